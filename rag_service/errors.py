@@ -1,0 +1,107 @@
+"""Every error of the service, named by what to do next; each states its HTTP status.
+
+RagError                     500  a defect of ours
+  FatalError                 500  stop, do not retry
+    ConfigError              500  at start: correct the setting and start again
+    UnsupportedDocument      415  this document cannot be parsed; the code says why
+  RetryableError             503  back off, then try again; carries retry_after (seconds)
+  NotFound                   404  also for what exists but may not be seen
+  NotAuthenticated           401  send a valid key
+  NotPermitted               403  use a key with the scope named
+  Conflict                   409  change the request or the state it collides with
+  LimitExceeded              413  send less (or 429: send it later)
+  InvalidRequest             422  correct the request
+
+The docstring of an error is its default message.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RagError(Exception):
+    """Something went wrong on our side. Nothing was lost; try again, and report it if it repeats."""
+
+    status: ClassVar[int] = 500
+    default_code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str | None = None, *, code: str | None = None) -> None:
+        super().__init__(message or " ".join((type(self).__doc__ or "").split()))
+        self.code = code or self.default_code
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+
+class FatalError(RagError):
+    """This cannot succeed by trying again."""
+
+    default_code = "fatal"
+
+
+class ConfigError(FatalError):
+    """The configuration cannot work. Correct the setting named here and start again."""
+
+    default_code = "config_error"
+
+
+class UnsupportedDocument(FatalError):
+    """This document cannot be parsed. Convert it to a supported format and upload it again."""
+
+    status = 415
+    default_code = "unsupported_document"
+
+
+class RetryableError(RagError):
+    """A part of the service does not answer at the moment. Try again shortly."""
+
+    status = 503
+    default_code = "unavailable"
+
+    def __init__(self, message: str | None = None, *, code: str | None = None, retry_after: int = 2) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
+
+
+class NotFound(RagError):
+    """There is nothing here under that id. Check the id, and that the key belongs to its team."""
+
+    status = 404
+    default_code = "not_found"
+
+
+class NotAuthenticated(RagError):
+    """No valid key was sent. Send `Authorization: Bearer <key>` with a key that is neither expired nor revoked."""
+
+    status = 401
+    default_code = "not_authenticated"
+
+
+class NotPermitted(RagError):
+    """This key may not do that. Use a key with the scope that the operation needs."""
+
+    status = 403
+    default_code = "not_permitted"
+
+
+class Conflict(RagError):
+    """The request collides with what is already there. Change one of the two and try again."""
+
+    status = 409
+    default_code = "conflict"
+
+
+class LimitExceeded(RagError):
+    """The request is larger than the service accepts. Send less at once."""
+
+    status = 413
+    default_code = "limit_exceeded"
+
+
+class InvalidRequest(RagError):
+    """The request cannot be understood. Correct it as described and send it again."""
+
+    status = 422
+    default_code = "invalid_request"

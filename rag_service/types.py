@@ -1,0 +1,223 @@
+"""The nouns of the house as frozen dataclasses. They hold data and decide nothing.
+
+Times are timezone-aware UTC. Texts are str; offsets into them count Python characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scalar: TypeAlias = str | int | float | bool
+MetadataValue: TypeAlias = Scalar | list[Scalar]
+Metadata: TypeAlias = Mapping[str, MetadataValue]
+Vector: TypeAlias = NDArray[np.float32]
+
+
+def utc_now() -> datetime:
+    """The present moment, timezone-aware."""
+    return datetime.now(UTC)
+
+
+class DocumentStatus(StrEnum):
+    ACCEPTED = "accepted"
+    PARSING = "parsing"
+    CHUNKING = "chunking"
+    EMBEDDING = "embedding"
+    INDEXING = "indexing"
+    READY = "ready"
+    FAILED = "failed"
+    DELETED = "deleted"
+
+
+class JobKind(StrEnum):
+    SYNC = "sync"
+    INDEX = "index"
+    REMOVE = "remove"
+    REFRESH = "refresh"
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    COMPLETED_WITH_ERRORS = "completed_with_errors"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def is_final(self) -> bool:
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+# --- parsing and chunking -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PageStart:
+    """Page `page` (counted from 1) begins at character `start` of the parsed text."""
+
+    start: int
+    page: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedDocument:
+    """What a parser makes of raw bytes: normalised Markdown (or plain text, or code)."""
+
+    text: str
+    title: str | None = None
+    pages: tuple[PageStart, ...] = ()
+    layout: Literal["markdown", "plain", "code"] = "markdown"
+    parser: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkText:
+    """A passage: `document.text[start:end] == text`, exactly."""
+
+    text: str
+    start: int
+    end: int
+    page: int | None = None
+    heading_path: tuple[str, ...] = ()
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """Parallel term ids (unique) and weights."""
+
+    indices: Sequence[int]
+    values: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderIdentity:
+    """What must be equal for two vectors to be comparable."""
+
+    name: str
+    revision: str
+    dimensions: int
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.revision[:12]} ({self.dimensions} dimensions)"
+
+
+# --- the caller's narrowing ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """One condition on one field; `field` is a dotted path into the document's fields.
+
+    `operand` is a scalar for eq ne gt gte lt lte, a tuple of scalars for in nin, a bool for exists.
+    A range over strings compares RFC 3339 dates.
+    """
+
+    field: str
+    operator: Literal["eq", "ne", "in", "nin", "gt", "gte", "lt", "lte", "exists"]
+    operand: Scalar | tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    conditions: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    conditions: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    condition: Filter
+
+
+Filter: TypeAlias = "Compare | AllOf | AnyOf | Not"
+
+
+# --- rows ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    id: str
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as stored: the secret itself is not here. `team_id` None is an admin key."""
+
+    id: str
+    team_id: str | None
+    name: str
+    prefix: str
+    scopes: tuple[str, ...]
+    user: str | None
+    groups: tuple[str, ...] | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    id: str
+    team_id: str
+    name: str
+    description: str
+    language: str
+    created_at: datetime
+    active_index: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexVersion:
+    """One physical build of a collection; `id` is the name of the index in the vector store."""
+
+    id: str
+    collection_id: str
+    state: str
+    embedder: EmbedderIdentity
+    chunker: str
+    analyser: str
+    average_length: float
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentFailure:
+    """Why a document failed, kept on the document itself."""
+
+    stage: str
+    code: str
+    message: str
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    id: str
+    document_id: str
+    version: int
+    ordinal: int
+    content: ChunkText
+    text_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentEvent:
+    at: datetime
+    kind: str
+    version: int
+    detail: Mapping[str, object] = field(default_factory=dict)

@@ -1,0 +1,109 @@
+"""The vector-store port. Vectors can be rebuilt from SQL and blobs; nothing here may be the only copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rag_service.access import AccessScope, AccessTokens
+from rag_service.types import Filter, SparseVector, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSpec:
+    """The physical shape of one index version. Dense vectors are unit length and compared by cosine."""
+
+    dimensions: int
+
+
+@dataclass(frozen=True, slots=True)
+class VectorPoint:
+    """One chunk as the store keeps it. `fields` are what a caller's filter may name."""
+
+    chunk_id: str
+    team: str
+    document_id: str
+    version: int
+    text_hash: str
+    dense: Vector
+    lexical: SparseVector
+    access: AccessTokens
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPoint:
+    chunk_id: str
+    document_id: str
+    version: int
+    text_hash: str
+    dense: Vector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What to look for. At least one leg is given; `limit` candidates are drawn from each."""
+
+    dense: Vector | None
+    lexical: SparseVector | None
+    narrowing: Filter | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A chunk with its score in both legs. A rank (from 1) is set only where the leg itself drew the chunk.
+
+    dense: cosine in [-1, 1]; lexical: BM25 >= 0 (0 where no term matches); None where the leg was not asked.
+    """
+
+    chunk_id: str
+    document_id: str
+    version: int
+    dense: float | None = None
+    dense_rank: int | None = None
+    lexical: float | None = None
+    lexical_rank: int | None = None
+
+
+class VectorStore(Protocol):
+    """Every write is durable when it returns. Every method raises RetryableError when the store does not answer."""
+
+    def create(self, index: str, spec: IndexSpec) -> None:
+        """Make an empty index; one that exists with the same spec is left as it is."""
+        ...
+
+    def upsert(self, index: str, points: Sequence[VectorPoint]) -> None: ...
+
+    def delete(self, index: str, document_id: str, older_than: int | None = None) -> None:
+        """Remove a document's points, or only those of a version below `older_than`."""
+        ...
+
+    def update(
+        self,
+        index: str,
+        document_id: str,
+        *,
+        access: AccessTokens | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Replace the access tokens or the fields of all points of a document, in place."""
+        ...
+
+    def stored(self, index: str, document_id: str | None = None, *, vectors: bool = False) -> Iterator[StoredPoint]:
+        """What the index holds of one document, or of all: for reusing vectors and for reconciling."""
+        ...
+
+    def search(self, index: str, request: SearchRequest, scope: AccessScope) -> list[Candidate]:
+        """The union of both legs' best `limit` chunks that `scope` may read, each scored by both legs.
+
+        The lexical leg's IDF is computed over what `scope` may read, so foreign documents never move a score.
+        """
+        ...
+
+    def drop(self, index: str) -> None:
+        """Remove an index and its files; an unknown one is no error."""
+        ...
+
+    def close(self) -> None: ...
