@@ -221,3 +221,23 @@ class DocumentEvent:
     kind: str
     version: int
     detail: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmedChunk:
+    """A chunk that its asker may read at this moment, with what a hit shows of its document."""
+
+    chunk: Chunk
+    external_id: str
+    collection: str
+    title: str
+    uri: str | None
+    media_type: str
+    metadata: Metadata
+    source_id: str | None
+    content_hash: str
+    parser: str
+    chunker: str
+    embedding_model: str
+    index_version: str
+    indexed_at: datetime
