@@ -31,7 +31,8 @@ class Item:
     """What a connector yields, before it is ours.
 
     `version_tag` changes whenever the content may have changed (a size and mtime, an ETag, a commit):
-    an item whose tag and ACL are known is never read. `acl` None means: the source's default.
+    an item whose tag and ACL are known is never read. `acl` None means: the source's default; `title` "" means:
+    the document's own.
     `read` fetches the bytes, only if needed; it may raise the errors of `connectors.errors`.
     """
 
