@@ -67,9 +67,7 @@ def scope_of(principal: Principal) -> AccessScope:
 
 def may_read(scope: AccessScope, team: str, tokens: AccessTokens) -> bool:
     """The rule itself, for callers that hold a document's tokens in memory."""
-    return (
-        scope.team == team and not scope.tokens.isdisjoint(tokens.allow) and scope.tokens.isdisjoint(tokens.deny)
-    )
+    return scope.team == team and not scope.tokens.isdisjoint(tokens.allow) and scope.tokens.isdisjoint(tokens.deny)
 
 
 def narrows(before: AccessTokens, after: AccessTokens) -> bool:

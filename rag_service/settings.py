@@ -14,34 +14,69 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="RAG_", extra="ignore")
 
-    data_dir: Path = Field(Path(".rag"), description="Folder of the database, the blobs, the vectors and the admin key.")
-    admin_key: SecretStr | None = Field(None, description="The admin key; made at first start and kept in the data folder when not given.")
-    database_url: str | None = Field(None, description="SQLAlchemy URL of the metadata database; SQLite in the data folder when not given.")
-    redis_url: str | None = Field(None, description="Redis for wake-up calls between processes; in-process when not given.")
-    qdrant_url: str | None = Field(None, description="Qdrant server; the embedded store in the data folder when not given.")
+    data_dir: Path = Field(
+        Path(".rag"), description="Folder of the database, the blobs, the vectors and the admin key."
+    )
+    admin_key: SecretStr | None = Field(
+        None, description="The admin key; made at first start and kept in the data folder when not given."
+    )
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL of the metadata database; SQLite in the data folder when not given."
+    )
+    redis_url: str | None = Field(
+        None, description="Redis for wake-up calls between processes; in-process when not given."
+    )
+    qdrant_url: str | None = Field(
+        None, description="Qdrant server; the embedded store in the data folder when not given."
+    )
     qdrant_api_key: SecretStr | None = Field(None, description="API key of the Qdrant server.")
     worker_threads: int = Field(4, ge=1, le=64, description="Jobs that one worker process runs at a time.")
-    source_root: Path | None = Field(None, description="Folder that `files` sources must lie in; any folder when not given.")
+    source_root: Path | None = Field(
+        None, description="Folder that `files` sources must lie in; any folder when not given."
+    )
 
-    embedder: Literal["local", "http", "hashing"] = Field("local", description="Where embeddings come from; `hashing` is for tests only.")
+    embedder: Literal["local", "http", "hashing"] = Field(
+        "local", description="Where embeddings come from; `hashing` is for tests only."
+    )
     embedding_model: str = Field("all-MiniLM-L6-v2", description="Model name, or the path of a local model folder.")
-    embedding_url: str | None = Field(None, description="Base URL of an OpenAI-compatible embeddings API, for the `http` embedder.")
+    embedding_url: str | None = Field(
+        None, description="Base URL of an OpenAI-compatible embeddings API, for the `http` embedder."
+    )
     embedding_api_key: SecretStr | None = Field(None, description="Key for the embeddings API.")
     embedding_dimensions: int = Field(384, ge=1, le=65536, description="Vector length of the `http` embedder.")
-    embedding_window: int = Field(512, ge=16, le=131072, description="Tokens of one text that the `http` embedder's model reads.")
-    embedding_dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Number format of the local model; auto takes bfloat16 where the CPU has it.")
-    chunk_tokens: int = Field(254, ge=32, le=8192, description="Largest chunk in tokens, heading path included; never above the model's window.")
+    embedding_window: int = Field(
+        512, ge=16, le=131072, description="Tokens of one text that the `http` embedder's model reads."
+    )
+    embedding_dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Number format of the local model; auto takes bfloat16 where the CPU has it."
+    )
+    chunk_tokens: int = Field(
+        254,
+        ge=32,
+        le=8192,
+        description="Largest chunk in tokens, heading path included; never above the model's window.",
+    )
 
     max_upload_bytes: int = Field(100 * 1024 * 1024, ge=1024, description="Largest document accepted, in bytes.")
     max_batch_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="Largest JSON request body, in bytes.")
-    parser_timeout_s: float = Field(60, gt=0, le=3600, description="Wall-clock and CPU seconds one document may take to parse.")
-    parser_memory_bytes: int = Field(2 * 1024**3, ge=256 * 1024**2, description="Address space one parser process may use.")
+    parser_timeout_s: float = Field(
+        60, gt=0, le=3600, description="Wall-clock and CPU seconds one document may take to parse."
+    )
+    parser_memory_bytes: int = Field(
+        2 * 1024**3, ge=256 * 1024**2, description="Address space one parser process may use."
+    )
     parser_processes: int = Field(2, ge=1, le=32, description="Parser child processes per worker process.")
 
-    lease_s: float = Field(45, gt=0, description="Seconds after which a job whose worker fell silent is given to another.")
-    sweep_s: float = Field(5, gt=0, description="Seconds between looks for lost messages, expired leases and due syncs.")
+    lease_s: float = Field(
+        45, gt=0, description="Seconds after which a job whose worker fell silent is given to another."
+    )
+    sweep_s: float = Field(
+        5, gt=0, description="Seconds between looks for lost messages, expired leases and due syncs."
+    )
     candidates: int = Field(100, ge=10, le=1000, description="Candidates that each leg draws before fusion.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log message that is written.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log message that is written."
+    )
 
     @property
     def sql_url(self) -> str:

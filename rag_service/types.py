@@ -5,6 +5,8 @@ Times are timezone-aware UTC. Texts are str; offsets into them count Python char
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +25,11 @@ Vector: TypeAlias = NDArray[np.float32]
 def utc_now() -> datetime:
     """The present moment, timezone-aware."""
     return datetime.now(UTC)
+
+
+def new_id(prefix: str) -> str:
+    """An unguessable id that sorts by time of creation: 48 bits of milliseconds, 80 random bits."""
+    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
 class DocumentStatus(StrEnum):

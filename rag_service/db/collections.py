@@ -1,0 +1,147 @@
+"""Collections and their index versions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from rag_service.db.pages import Page, fetch_page
+from rag_service.db.tables import collections, index_versions
+from rag_service.errors import Conflict, NotFound
+from rag_service.types import Collection, EmbedderIdentity, IndexVersion, new_id, utc_now
+
+DEFAULT = "default"
+
+
+def create(connection: Connection, team_id: str, name: str, *, description: str, language: str) -> Collection:
+    """Raises Conflict when the team has a collection of that name."""
+    row = {
+        "id": new_id("col"),
+        "team_id": team_id,
+        "name": name,
+        "description": description,
+        "language": language,
+        "created_at": utc_now(),
+    }
+    try:
+        return _collection(connection.execute(insert(collections).values(row).returning(*collections.c)).one())
+    except IntegrityError:
+        raise Conflict(
+            f"There is a collection {name!r} already. Choose another name.", code="collection_exists"
+        ) from None
+
+
+def get(connection: Connection, team_id: str, name_or_id: str) -> Collection:
+    """By name or by id. Raises NotFound, also for another team's."""
+    named = or_(collections.c.name == name_or_id, collections.c.id == name_or_id)
+    row = connection.execute(select(collections).where(collections.c.team_id == team_id, named)).first()
+    if row is None:
+        raise NotFound("There is no such collection in this team. `GET /v1/collections` lists them.")
+    return _collection(row)
+
+
+def page(connection: Connection, team_id: str, *, limit: int, after: str | None) -> Page[Collection]:
+    query = select(collections).where(collections.c.team_id == team_id)
+    return fetch_page(connection, query, collections, _collection, limit=limit, after=after)
+
+
+def change(connection: Connection, collection_id: str, **values: object) -> None:
+    """Set columns of a collection. Raises Conflict when a new name is taken."""
+    try:
+        connection.execute(update(collections).where(collections.c.id == collection_id).values(**values))
+    except IntegrityError:
+        raise Conflict(
+            "There is a collection of that name already. Choose another.", code="collection_exists"
+        ) from None
+
+
+def remove(connection: Connection, collection_id: str) -> list[str]:
+    """Forget the collection and its index versions; returns the names of the indexes to drop."""
+    gone = connection.execute(
+        delete(index_versions).where(index_versions.c.collection_id == collection_id).returning(index_versions.c.id)
+    )
+    indexes = [row.id for row in gone]
+    connection.execute(delete(collections).where(collections.c.id == collection_id))
+    return indexes
+
+
+def add_index(
+    connection: Connection,
+    collection_id: str,
+    *,
+    embedder: EmbedderIdentity,
+    chunker: str,
+    analyser: str,
+    average_length: float,
+) -> IndexVersion:
+    """Record a new index version and make it the active one."""
+    row = {
+        "id": new_id("idx"),
+        "collection_id": collection_id,
+        "state": "active",
+        "embedding_model": embedder.name,
+        "embedding_revision": embedder.revision,
+        "dimensions": embedder.dimensions,
+        "chunker": chunker,
+        "analyser": analyser,
+        "average_length": average_length,
+        "created_at": utc_now(),
+    }
+    made = _index(connection.execute(insert(index_versions).values(row).returning(*index_versions.c)).one())
+    change(connection, collection_id, active_index=made.id)
+    return made
+
+
+def active_index(connection: Connection, collection_id: str) -> IndexVersion:
+    """Raises NotFound when the collection is gone."""
+    active = select(collections.c.active_index).where(collections.c.id == collection_id).scalar_subquery()
+    row = connection.execute(select(index_versions).where(index_versions.c.id == active)).first()
+    if row is None:
+        raise NotFound("The collection of this document is gone.")
+    return _index(row)
+
+
+def active_indexes(connection: Connection, team_id: str, names: Sequence[str]) -> list[tuple[Collection, IndexVersion]]:
+    """The named collections (by name or id) with their active index version, in the order named.
+
+    Raises NotFound for the first that the team does not have.
+    """
+    pairs = []
+    for name in dict.fromkeys(names):
+        collection = get(connection, team_id, name)
+        pairs.append((collection, active_index(connection, collection.id)))
+    return pairs
+
+
+def all_active(connection: Connection) -> list[IndexVersion]:
+    """Every active index version of every team: what a start checks its model against."""
+    query = select(index_versions).join(collections, collections.c.active_index == index_versions.c.id)
+    return [_index(row) for row in connection.execute(query)]
+
+
+def _collection(row: Row[Any]) -> Collection:
+    return Collection(
+        id=row.id,
+        team_id=row.team_id,
+        name=row.name,
+        description=row.description,
+        language=row.language,
+        created_at=row.created_at,
+        active_index=row.active_index,
+    )
+
+
+def _index(row: Row[Any]) -> IndexVersion:
+    return IndexVersion(
+        id=row.id,
+        collection_id=row.collection_id,
+        state=row.state,
+        embedder=EmbedderIdentity(row.embedding_model, row.embedding_revision, row.dimensions),
+        chunker=row.chunker,
+        analyser=row.analyser,
+        average_length=row.average_length,
+        created_at=row.created_at,
+    )

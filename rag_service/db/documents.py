@@ -1,0 +1,305 @@
+"""Documents: the rows that say what exists, in which version, who may read it and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from connectors.base import Acl
+from rag_service.access import AccessScope, AccessTokens, tokens_of
+from rag_service.db.acls import acl_from_json, acl_to_json, readable, store_tokens
+from rag_service.db.pages import Page, fetch_page
+from rag_service.db.tables import document_access, document_events, documents, sources
+from rag_service.errors import NotFound
+from rag_service.types import DocumentEvent, DocumentFailure, DocumentStatus, Metadata, new_id, utc_now
+
+NO_SOURCE = ""
+UNKNOWN = "There is no such document in this team."
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """`acl` None: the default of its source applies. `indexed_version` is the version that answers."""
+
+    id: str
+    team_id: str
+    collection_id: str
+    source_id: str
+    external_id: str
+    given_title: str
+    title: str
+    file_name: str
+    uri: str | None
+    media_type: str | None
+    metadata: Metadata
+    acl: Acl | None
+    revision: int
+    version: int
+    version_tag: str
+    content_hash: str
+    blob_key: str
+    size_bytes: int
+    status: DocumentStatus
+    error: DocumentFailure | None
+    listing: int
+    indexed_version: int | None
+    indexed_hash: str | None
+    index_version: str | None
+    text_key: str | None
+    parser: str
+    chunk_count: int
+    searchable_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None
+
+    @property
+    def is_deleted(self) -> bool:
+        return self.deleted_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentFilter:
+    """What a listing of documents is narrowed to; None means any."""
+
+    status: DocumentStatus | None = None
+    source_id: str | None = None
+    collection_id: str | None = None
+    external_id: str | None = None
+    metadata: Mapping[str, str] | None = None
+
+
+def add(connection: Connection, document_id: str, values: Mapping[str, Any], tokens: AccessTokens) -> Document | None:
+    """Insert version 1. None when another writer was first: (collection, source, external id) is unique."""
+    now = utc_now()
+    fixed = {"id": document_id, "version": 1, "revision": 1, "status": DocumentStatus.ACCEPTED}
+    row = {**_columns(values), **fixed, "created_at": now, "updated_at": now}
+    try:
+        with connection.begin_nested():
+            stored = connection.execute(insert(documents).values(row).returning(*documents.c)).one()
+    except IntegrityError:
+        return None
+    store_tokens(connection, document_id, tokens)
+    return _document(stored)
+
+
+def change(
+    connection: Connection, document: Document, values: Mapping[str, Any], tokens: AccessTokens | None = None
+) -> Document | None:
+    """Compare-and-set on the revision: None when somebody else changed the document since it was read."""
+    mine = (documents.c.id == document.id) & (documents.c.revision == document.revision)
+    row = {**_columns(values), "revision": document.revision + 1, "updated_at": utc_now()}
+    stored = connection.execute(update(documents).where(mine).values(row).returning(*documents.c)).first()
+    if stored is None:
+        return None
+    if tokens is not None:
+        store_tokens(connection, document.id, tokens)
+    return _document(stored)
+
+
+def load(connection: Connection, document_id: str) -> Document | None:
+    """The row as it is now, whoever's it is; for workers."""
+    row = connection.execute(select(documents).where(documents.c.id == document_id)).first()
+    return None if row is None else _document(row)
+
+
+def get(connection: Connection, team_id: str, document_id: str) -> Document:
+    """Raises NotFound, also for another team's."""
+    document = load(connection, document_id)
+    if document is None or document.team_id != team_id:
+        raise NotFound(UNKNOWN)
+    return document
+
+
+def get_readable(connection: Connection, document_id: str, scope: AccessScope) -> Document:
+    """Raises NotFound, also for a document that exists but that `scope` may not read."""
+    row = connection.execute(select(documents).where(documents.c.id == document_id, readable(scope))).first()
+    if row is None:
+        raise NotFound(UNKNOWN)
+    return _document(row)
+
+
+def find(
+    connection: Connection, collection_id: str, source_id: str, external_ids: Collection[str]
+) -> dict[str, Document]:
+    """Rows by external id, deleted ones too."""
+    query = select(documents).where(
+        documents.c.collection_id == collection_id,
+        documents.c.source_id == source_id,
+        documents.c.external_id.in_(external_ids),
+    )
+    return {row.external_id: _document(row) for row in connection.execute(query)}
+
+
+def page(
+    connection: Connection,
+    team_id: str,
+    narrowing: DocumentFilter,
+    *,
+    scope: AccessScope | None,
+    limit: int,
+    after: str | None,
+) -> Page[Document]:
+    """Documents of a team, newest first; with a scope, only those that it may read. Deleted ones on request only."""
+    query = select(documents).where(documents.c.team_id == team_id)
+    if scope is not None:
+        query = query.where(readable(scope))
+    if narrowing.status is None:
+        query = query.where(documents.c.deleted_at.is_(None))
+    for column in ("status", "source_id", "collection_id", "external_id"):
+        if (value := getattr(narrowing, column)) is not None:
+            query = query.where(documents.c[column] == value)
+    for key, value in (narrowing.metadata or {}).items():
+        query = query.where(documents.c.metadata[key].as_string() == value)
+    return fetch_page(connection, query, documents, _document, limit=limit, after=after)
+
+
+def set_status(connection: Connection, document_id: str, version: int, status: DocumentStatus) -> None:
+    """Progress of one version; of no effect when the document has moved on."""
+    mine = (documents.c.id == document_id) & (documents.c.version == version) & documents.c.deleted_at.is_(None)
+    connection.execute(update(documents).where(mine).values(status=status))
+
+
+def fail(connection: Connection, document_id: str, version: int, failure: DocumentFailure) -> None:
+    """Put the reason on the document, unless it has moved on. A version indexed before goes on answering."""
+    mine = (documents.c.id == document_id) & (documents.c.version == version) & documents.c.deleted_at.is_(None)
+    values = {"status": DocumentStatus.FAILED, "error": asdict(failure), "updated_at": utc_now()}
+    if connection.execute(update(documents).where(mine).values(values)).rowcount:
+        record(connection, document_id, version, "failed", stage=failure.stage, code=failure.code)
+
+
+def note_seen(connection: Connection, document_ids: Sequence[str], listing: int) -> None:
+    """Unchanged and still there: of no consequence to the index, so the revision stays."""
+    if document_ids:
+        connection.execute(update(documents).where(documents.c.id.in_(document_ids)).values(listing=listing))
+
+
+def note_tag(connection: Connection, document_id: str, version_tag: str) -> None:
+    """Another tag over the same content."""
+    connection.execute(update(documents).where(documents.c.id == document_id).values(version_tag=version_tag))
+
+
+def count_listed(connection: Connection, source_id: str, listing: int) -> tuple[int, int]:
+    """(live documents of the source, those of them that this listing did not see)."""
+    live = (documents.c.source_id == source_id) & documents.c.deleted_at.is_(None)
+    total = connection.execute(select(func.count()).where(live)).scalar_one()
+    unseen = connection.execute(select(func.count()).where(live, documents.c.listing < listing)).scalar_one()
+    return int(total), int(unseen)
+
+
+def mark_deleted(
+    connection: Connection,
+    *,
+    document_id: str | None = None,
+    source_id: str | None = None,
+    collection_id: str | None = None,
+    not_in_listing: int | None = None,
+) -> list[str]:
+    """Hide documents from this commit on; returns their ids. Purging their content is a job's work."""
+    which: ColumnElement[bool] = documents.c.deleted_at.is_(None)
+    for column, value in (("id", document_id), ("source_id", source_id), ("collection_id", collection_id)):
+        if value is not None:
+            which = which & (documents.c[column] == value)
+    if document_id is None and source_id is None and collection_id is None:
+        raise ValueError("say which documents")
+    if not_in_listing is not None:
+        which = which & (documents.c.listing < not_in_listing)
+    now = utc_now()
+    values = {"status": DocumentStatus.DELETED, "deleted_at": now, "updated_at": now, "purged_at": None}
+    gone = connection.execute(
+        update(documents).where(which).values(**values, revision=documents.c.revision + 1).returning(documents.c.id)
+    )
+    ids = [row.id for row in gone]
+    for start in range(0, len(ids), 500):
+        part = ids[start : start + 500]
+        connection.execute(delete(document_access).where(document_access.c.document_id.in_(part)))
+    return ids
+
+
+def unpurged(connection: Connection, source_id: str | None, collection_id: str | None, limit: int) -> list[Document]:
+    """Deleted documents whose content is still there."""
+    query = select(documents).where(documents.c.deleted_at.is_not(None), documents.c.purged_at.is_(None))
+    if source_id is not None:
+        query = query.where(documents.c.source_id == source_id)
+    if collection_id is not None:
+        query = query.where(documents.c.collection_id == collection_id)
+    return [_document(row) for row in connection.execute(query.limit(limit))]
+
+
+def mark_purged(connection: Connection, document: Document) -> bool:
+    """Leave only the tombstone: ids and times. False when the document came back meanwhile."""
+    still = (documents.c.id == document.id) & (documents.c.revision == document.revision)
+    blank: dict[str, Any] = {"title": "", "given_title": "", "file_name": "", "uri": None, "metadata": {}}
+    gone: dict[str, Any] = {"error": None, "text_key": None, "blob_key": "", "indexed_version": None, "chunk_count": 0}
+    values = {**blank, **gone, "purged_at": utc_now(), "searchable_at": None}
+    return bool(connection.execute(update(documents).where(still).values(**values)).rowcount)
+
+
+def adopt_acl(connection: Connection, source_id: str, acl: Acl) -> None:
+    """Give a source's documents its default ACL for their own, before the source goes."""
+    mine = (documents.c.source_id == source_id) & documents.c.acl.is_(None)
+    connection.execute(update(documents).where(mine).values(acl=acl_to_json(acl), revision=documents.c.revision + 1))
+
+
+def inheriting(connection: Connection, source_id: str) -> list[Document]:
+    """Live documents of a source that have no ACL of their own."""
+    query = select(documents).where(
+        documents.c.source_id == source_id, documents.c.acl.is_(None), documents.c.deleted_at.is_(None)
+    )
+    return [_document(row) for row in connection.execute(query)]
+
+
+def tokens(connection: Connection, document: Document) -> AccessTokens:
+    """The document's tokens: of its own ACL, or of its source's default; nobody's when there is neither."""
+    if document.acl is not None:
+        return tokens_of(document.acl)
+    row = connection.execute(select(sources.c.acl).where(sources.c.id == document.source_id)).first()
+    return tokens_of(Acl() if row is None else acl_from_json(row.acl))
+
+
+def record(connection: Connection, document_id: str, version: int, kind: str, **detail: object) -> None:
+    """Add a line to the document's history."""
+    row = {"id": new_id("evt"), "document_id": document_id, "version": version, "kind": kind}
+    connection.execute(insert(document_events).values(**row, detail=detail, at=utc_now()))
+
+
+def events(connection: Connection, document_id: str, *, limit: int, after: str | None) -> Page[DocumentEvent]:
+    query = select(document_events).where(document_events.c.document_id == document_id)
+    return fetch_page(connection, query, document_events, _event, limit=limit, after=after)
+
+
+def count_by_status(
+    connection: Connection, team_id: str | None = None, source_id: str | None = None
+) -> dict[str, int]:
+    query = select(documents.c.status, func.count()).group_by(documents.c.status)
+    if team_id is not None:
+        query = query.where(documents.c.team_id == team_id)
+    if source_id is not None:
+        query = query.where(documents.c.source_id == source_id)
+    return {status: int(count) for status, count in connection.execute(query)}
+
+
+def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    changed: dict[str, Any] = dict(values)
+    if isinstance(changed.get("error"), DocumentFailure):
+        changed["error"] = asdict(changed["error"])
+    if isinstance(changed.get("acl"), Acl):
+        changed["acl"] = acl_to_json(changed["acl"])
+    return changed
+
+
+def _event(row: Row[Any]) -> DocumentEvent:
+    return DocumentEvent(at=row.at, kind=row.kind, version=row.version, detail=row.detail)
+
+
+def _document(row: Row[Any]) -> Document:
+    values = {name: value for name, value in row._mapping.items() if name != "purged_at"}
+    values["status"] = DocumentStatus(row.status)
+    values["acl"] = None if row.acl is None else acl_from_json(row.acl)
+    values["error"] = None if row.error is None else DocumentFailure(**row.error)
+    return Document(**values)

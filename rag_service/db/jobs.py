@@ -1,0 +1,265 @@
+"""Jobs: rows of work. A job belongs to whoever holds its lease; the fence tells an old holder from the present one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, insert, or_, select, update
+
+from rag_service.db.pages import Page, fetch_page
+from rag_service.db.tables import jobs
+from rag_service.errors import NotFound
+from rag_service.types import JobKind, JobState, new_id, utc_now
+
+_OPEN = (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`listed`: a sync whose listing is done and that waits for its documents. `fence` grows with every claim."""
+
+    id: str
+    team_id: str
+    kind: JobKind
+    state: JobState
+    parent_id: str | None
+    source_id: str | None
+    document_id: str | None
+    version: int | None
+    payload: Mapping[str, Any]
+    counters: Mapping[str, int]
+    stages_ms: Mapping[str, float]
+    total: int | None
+    listed: bool
+    error: Mapping[str, Any] | None
+    fence: int
+    attempts: int
+    worker_deaths: int
+    cancel_requested: bool
+    lease_until: datetime | None
+    run_after: datetime
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    state: JobState | None = None
+    kind: JobKind | None = None
+    source_id: str | None = None
+    document_id: str | None = None
+
+
+def add(
+    connection: Connection,
+    kind: JobKind,
+    team_id: str,
+    *,
+    source_id: str | None = None,
+    document_id: str | None = None,
+    version: int | None = None,
+    parent_id: str | None = None,
+    payload: Mapping[str, Any] | None = None,
+) -> str:
+    """Queue a job; returns its id. Ring for it after the commit."""
+    now = utc_now()
+    job_id = new_id("job")
+    connection.execute(
+        insert(jobs).values(
+            id=job_id,
+            team_id=team_id,
+            kind=kind,
+            state=JobState.QUEUED,
+            source_id=source_id,
+            document_id=document_id,
+            version=version,
+            parent_id=parent_id,
+            payload=dict(payload or {}),
+            counters={},
+            stages_ms={},
+            run_after=now,
+            rung_at=now,
+            created_at=now,
+        )
+    )
+    return job_id
+
+
+def claim(connection: Connection, job_id: str, lease_s: float) -> Job | None:
+    """Take a job that is due, or whose holder fell silent. None: somebody has it, or it is done, or not due yet."""
+    now = utc_now()
+    expired = and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now)
+    due = and_(jobs.c.state == JobState.QUEUED, jobs.c.run_after <= now)
+    row = connection.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id, or_(due, expired))
+        .values(
+            state=JobState.RUNNING,
+            fence=jobs.c.fence + 1,
+            worker_deaths=jobs.c.worker_deaths + case((expired, 1), else_=0),
+            lease_until=now + timedelta(seconds=lease_s),
+            started_at=func.coalesce(jobs.c.started_at, now),
+        )
+        .returning(*jobs.c)
+    ).first()
+    return None if row is None else _job(row)
+
+
+def renew(connection: Connection, held: Mapping[str, int], lease_s: float) -> None:
+    """Prolong the leases of jobs held, given as id -> fence."""
+    until = utc_now() + timedelta(seconds=lease_s)
+    for job_id, fence in held.items():
+        connection.execute(update(jobs).where(_held(job_id, fence)).values(lease_until=until))
+
+
+def is_held(connection: Connection, job: Job) -> bool:
+    """Whether the job is still this holder's. A holder that lost it must not write any more."""
+    return connection.execute(select(jobs.c.id).where(_held(job.id, job.fence))).first() is not None
+
+
+def finish(
+    connection: Connection,
+    job: Job,
+    state: JobState,
+    *,
+    error: Mapping[str, Any] | None = None,
+    stages_ms: Mapping[str, float] | None = None,
+) -> bool:
+    """End a job, if it is still this holder's."""
+    values: dict[str, Any] = {"state": state, "finished_at": utc_now(), "lease_until": None, "error": error}
+    if stages_ms is not None:
+        values["stages_ms"] = {stage: round(spent, 2) for stage, spent in stages_ms.items()}
+    return _set(connection, job, values)
+
+
+def retry(connection: Connection, job: Job, error: Mapping[str, Any], after_s: float) -> bool:
+    """Put a job back, to be run again after `after_s` seconds."""
+    later = utc_now() + timedelta(seconds=after_s)
+    values = {"state": JobState.QUEUED, "attempts": job.attempts + 1, "run_after": later, "rung_at": None}
+    return _set(connection, job, {**values, "lease_until": None, "error": error})
+
+
+def proceed(connection: Connection, job: Job, **values: Any) -> bool:
+    """Note progress (counters, total, payload, listed) of a running job."""
+    return _set(connection, job, values)
+
+
+def hand_back(connection: Connection, job: Job) -> bool:
+    """Queue a job again at once, its next slice for whoever comes; not a failure."""
+    now = utc_now()
+    return _set(connection, job, {"state": JobState.QUEUED, "lease_until": None, "run_after": now, "rung_at": now})
+
+
+def release_all(connection: Connection) -> None:
+    """At the start of the only worker process there is: whatever ran has died with the one before."""
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.state == JobState.RUNNING, jobs.c.lease_until.is_not(None))
+        .values(state=JobState.QUEUED, lease_until=None, worker_deaths=jobs.c.worker_deaths + 1, run_after=utc_now())
+    )
+
+
+def to_ring(connection: Connection, *, silent_for_s: float, limit: int | None) -> list[tuple[JobKind, str]]:
+    """Jobs that are due but whose message seems lost, oldest first; noted as rung now."""
+    now = utc_now()
+    silent = or_(jobs.c.rung_at.is_(None), jobs.c.rung_at <= now - timedelta(seconds=silent_for_s))
+    due = and_(jobs.c.state == JobState.QUEUED, jobs.c.run_after <= now, silent)
+    expired = and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now)
+    query = select(jobs.c.id, jobs.c.kind).where(or_(due, expired)).order_by(jobs.c.id).limit(limit)
+    found = [(JobKind(row.kind), str(row.id)) for row in connection.execute(query)]
+    for start in range(0, len(found), 500):
+        ids = [job_id for _, job_id in found[start : start + 500]]
+        connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(rung_at=now))
+    return found
+
+
+def settle_parent(connection: Connection, parent_id: str | None = None) -> None:
+    """End syncs whose listing is done and whose documents are all through: one, or all there are."""
+    parent = jobs.alias("parent")
+    unfinished = select(jobs.c.id).where(jobs.c.parent_id == parent.c.id, jobs.c.state.in_(_OPEN)).exists()
+    query = select(parent.c.id, parent.c.counters).where(
+        parent.c.state == JobState.RUNNING, parent.c.listed.is_(True), ~unfinished
+    )
+    if parent_id is not None:
+        query = query.where(parent.c.id == parent_id)
+    for row in connection.execute(query).all():
+        failed = int(row.counters.get("failed", 0)) + children(connection, row.id).get(JobState.FAILED, 0)
+        state = JobState.COMPLETED_WITH_ERRORS if failed else JobState.SUCCEEDED
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.id == row.id, jobs.c.state == JobState.RUNNING)
+            .values(state=state, finished_at=utc_now(), counters={**row.counters, "failed": failed})
+        )
+
+
+def children(connection: Connection, parent_id: str) -> dict[JobState, int]:
+    """How many of a sync's documents are in which state."""
+    query = select(jobs.c.state, func.count()).where(jobs.c.parent_id == parent_id).group_by(jobs.c.state)
+    return {JobState(state): int(count) for state, count in connection.execute(query)}
+
+
+def stages_of_children(connection: Connection, parent_id: str) -> dict[str, float]:
+    """Milliseconds per stage, summed over a sync's documents."""
+    total: dict[str, float] = {}
+    for row in connection.execute(select(jobs.c.stages_ms).where(jobs.c.parent_id == parent_id)):
+        for stage, spent in row.stages_ms.items():
+            total[stage] = round(total.get(stage, 0.0) + spent, 2)
+    return total
+
+
+def cancel(connection: Connection, team_id: str, job_id: str) -> Job:
+    """Cancel a queued job at once, ask a running one to stop at its next step. Raises NotFound."""
+    job = get(connection, team_id, job_id)
+    if not job.state.is_final:
+        tree = or_(jobs.c.id == job_id, jobs.c.parent_id == job_id)
+        waiting = or_(jobs.c.state == JobState.QUEUED, and_(jobs.c.state == JobState.RUNNING, jobs.c.listed.is_(True)))
+        ended = {"state": JobState.CANCELED, "finished_at": utc_now(), "lease_until": None}
+        connection.execute(update(jobs).where(tree, waiting).values(**ended))
+        connection.execute(update(jobs).where(tree, jobs.c.state == JobState.RUNNING).values(cancel_requested=True))
+    return get(connection, team_id, job_id)
+
+
+def get(connection: Connection, team_id: str, job_id: str) -> Job:
+    """Raises NotFound, also for another team's."""
+    row = connection.execute(select(jobs).where(jobs.c.id == job_id, jobs.c.team_id == team_id)).first()
+    if row is None:
+        raise NotFound("There is no such job in this team. `GET /v1/jobs` lists them.")
+    return _job(row)
+
+
+def page(connection: Connection, team_id: str, narrowing: JobFilter, *, limit: int, after: str | None) -> Page[Job]:
+    query = select(jobs).where(jobs.c.team_id == team_id)
+    for column in ("state", "kind", "source_id", "document_id"):
+        if (value := getattr(narrowing, column)) is not None:
+            query = query.where(jobs.c[column] == value)
+    return fetch_page(connection, query, jobs, _job, limit=limit, after=after)
+
+
+def open_sync(connection: Connection, source_id: str) -> str | None:
+    """The sync of this source that is not over yet, if there is one."""
+    query = select(jobs.c.id).where(jobs.c.source_id == source_id, jobs.c.kind == JobKind.SYNC, jobs.c.state.in_(_OPEN))
+    return connection.execute(query.limit(1)).scalar()
+
+
+def count_open(connection: Connection, team_id: str | None = None) -> int:
+    query = select(func.count()).where(jobs.c.state.in_(_OPEN))
+    if team_id is not None:
+        query = query.where(jobs.c.team_id == team_id)
+    return int(connection.execute(query).scalar_one())
+
+
+def _held(job_id: str, fence: int) -> ColumnElement[bool]:
+    return and_(jobs.c.id == job_id, jobs.c.fence == fence, jobs.c.state == JobState.RUNNING)
+
+
+def _set(connection: Connection, job: Job, values: Mapping[str, Any]) -> bool:
+    return bool(connection.execute(update(jobs).where(_held(job.id, job.fence)).values(**values)).rowcount)
+
+
+def _job(row: Row[Any]) -> Job:
+    values = {name: value for name, value in row._mapping.items() if name != "rung_at"}
+    return Job(**{**values, "kind": JobKind(row.kind), "state": JobState(row.state)})

@@ -1,0 +1,246 @@
+"""The tables. SQL holds what may not be lost; every time is UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Timezone-aware UTC in Python. SQLite keeps no zone: it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+# Python's None is SQL's NULL here, not the JSON literal null.
+Json = JSON(none_as_null=True)
+
+
+def _id() -> Column[str]:
+    return Column("id", String(80), primary_key=True)
+
+
+def _time(name: str, *, nullable: bool = True, index: bool = False) -> Column[datetime]:
+    return Column(name, UtcDateTime, nullable=nullable, index=index)
+
+
+teams = Table(
+    "teams",
+    metadata,
+    _id(),
+    Column("name", String(200), nullable=False),
+    _time("created_at", nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    _id(),
+    Column("team_id", String(80), index=True),  # null: an admin key
+    Column("name", String(200), nullable=False),
+    Column("prefix", String(32), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("scopes", Json, nullable=False),
+    Column("user", String(512)),
+    Column("groups", Json),
+    _time("created_at", nullable=False),
+    _time("expires_at"),
+    _time("revoked_at"),
+)
+
+collections = Table(
+    "collections",
+    metadata,
+    _id(),
+    Column("team_id", String(80), nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("description", Text, nullable=False, default=""),
+    Column("language", String(32), nullable=False, default="english"),
+    Column("active_index", String(80)),
+    _time("created_at", nullable=False),
+    UniqueConstraint("team_id", "name"),
+)
+
+index_versions = Table(
+    "index_versions",
+    metadata,
+    _id(),
+    Column("collection_id", String(80), nullable=False, index=True),
+    Column("state", String(20), nullable=False),
+    Column("embedding_model", String(300), nullable=False),
+    Column("embedding_revision", String(100), nullable=False),
+    Column("dimensions", Integer, nullable=False),
+    Column("chunker", String(200), nullable=False),
+    Column("analyser", String(200), nullable=False),
+    Column("average_length", Float, nullable=False),
+    _time("created_at", nullable=False),
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    _id(),
+    Column("team_id", String(80), nullable=False, index=True),
+    Column("collection_id", String(80), nullable=False, index=True),
+    Column("name", String(200), nullable=False),
+    Column("type", String(50), nullable=False),
+    Column("config", Json, nullable=False),
+    Column("acl", Json, nullable=False),
+    Column("schedule_s", Integer),
+    Column("max_deleted_percent", Float, nullable=False),
+    Column("paused", Boolean, nullable=False, default=False),
+    Column("cursor", Json),
+    Column("listing", Integer, nullable=False, default=0),  # number of the newest listing; documents remember theirs
+    Column("held_deletions", Integer, nullable=False, default=0),
+    Column("last_error", Json),
+    _time("last_success_at"),
+    _time("next_run_at", index=True),
+    _time("created_at", nullable=False),
+    UniqueConstraint("team_id", "name"),
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    _id(),
+    Column("team_id", String(80), nullable=False),
+    Column("collection_id", String(80), nullable=False),
+    Column("source_id", String(80), nullable=False, default=""),  # "" for uploads: null would escape the unique rule
+    Column("external_id", String(1024), nullable=False),
+    Column("given_title", Text, nullable=False, default=""),  # "" lets the document's own title stand
+    Column("title", Text, nullable=False, default=""),
+    Column("file_name", Text, nullable=False, default=""),
+    Column("uri", Text),
+    Column("media_type", String(200)),
+    Column("metadata", Json, nullable=False),
+    Column("acl", Json),  # null: the source's default
+    # Grows with every change of content, ACL, fields or existence: the compare-and-set of the indexer's last look.
+    Column("revision", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("version_tag", Text, nullable=False, default=""),
+    Column("content_hash", String(64), nullable=False),
+    Column("blob_key", String(200), nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("error", Json),
+    Column("listing", Integer, nullable=False, default=0),
+    Column("indexed_version", Integer),
+    Column("indexed_hash", String(64)),
+    Column("index_version", String(80)),
+    Column("text_key", String(200)),
+    Column("parser", String(100), nullable=False, default=""),
+    Column("chunk_count", Integer, nullable=False, default=0),
+    _time("searchable_at"),
+    _time("created_at", nullable=False),
+    _time("updated_at", nullable=False),
+    _time("deleted_at"),
+    _time("purged_at"),
+    UniqueConstraint("collection_id", "source_id", "external_id"),
+    Index(None, "team_id", "id"),
+    Index(None, "source_id", "listing"),
+)
+
+document_access = Table(
+    "document_access",
+    metadata,
+    Column("document_id", String(80), primary_key=True),
+    Column("deny", Boolean, primary_key=True),
+    Column("token", String(600), primary_key=True),
+)
+
+document_events = Table(
+    "document_events",
+    metadata,
+    _id(),
+    Column("document_id", String(80), nullable=False, index=True),
+    Column("version", Integer, nullable=False),
+    Column("kind", String(30), nullable=False),
+    Column("detail", Json, nullable=False),
+    _time("at", nullable=False),
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    _id(),
+    Column("document_id", String(80), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("start", Integer, nullable=False),
+    Column("end", Integer, nullable=False),
+    Column("page", Integer),
+    Column("heading_path", Json, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("text_hash", String(64), nullable=False),
+    Index(None, "document_id", "ordinal"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    _id(),
+    Column("team_id", String(80), nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("state", String(30), nullable=False),
+    Column("parent_id", String(80), index=True),
+    Column("source_id", String(80), index=True),
+    Column("document_id", String(80), index=True),
+    Column("version", Integer),
+    Column("payload", Json, nullable=False),
+    Column("counters", Json, nullable=False),
+    Column("stages_ms", Json, nullable=False),
+    Column("total", Integer),
+    Column("listed", Boolean, nullable=False, default=False),
+    Column("error", Json),
+    Column("fence", Integer, nullable=False, default=0),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("worker_deaths", Integer, nullable=False, default=0),
+    Column("cancel_requested", Boolean, nullable=False, default=False),
+    _time("lease_until"),
+    _time("run_after", nullable=False),
+    _time("rung_at"),
+    _time("created_at", nullable=False),
+    _time("started_at"),
+    _time("finished_at"),
+    Index(None, "team_id", "id"),
+    Index(None, "state", "run_after"),
+)

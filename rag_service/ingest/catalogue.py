@@ -1,0 +1,63 @@
+"""New teams and collections, each collection with its first index version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rag_service.chunking.base import Chunker
+from rag_service.db import Connection, Database, collections, teams
+from rag_service.embedding.base import Embedder
+from rag_service.errors import ConfigError
+from rag_service.types import Collection, Team
+from rag_service.vectors.base import IndexSpec, VectorStore
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """`analyser` and `average_length` (terms per chunk) are what new index versions start with."""
+
+    database: Database
+    vectors: VectorStore
+    embedder: Embedder
+    chunker: Chunker
+    analyser: str
+    average_length: float
+
+    def create_team(self, team_id: str, name: str) -> Team:
+        """A team starts with the collection `default`. Raises Conflict."""
+        with self.database.transaction() as transaction:
+            team = teams.create(transaction.connection, team_id, name)
+            self._add(transaction.connection, team_id, collections.DEFAULT, "", self.analyser)
+            return team
+
+    def create_collection(self, team_id: str, name: str, *, description: str, language: str | None) -> Collection:
+        """Raises Conflict."""
+        with self.database.transaction() as transaction:
+            return self._add(transaction.connection, team_id, name, description, language or self.analyser)
+
+    def check_models(self) -> None:
+        """Raises ConfigError when an active index was built with another model than the one configured."""
+        with self.database.read() as connection:
+            active = collections.all_active(connection)
+        for index in active:
+            if index.embedder != self.embedder.identity:
+                raise ConfigError(
+                    f"The index {index.id} was built with the model {index.embedder}, but {self.embedder.identity} is "
+                    f"configured. Set RAG_EMBEDDING_MODEL back to {index.embedder.name!r}, or start with another "
+                    "RAG_DATA_DIR and ingest again.",
+                    code="model_changed",
+                )
+            self.vectors.create(index.id, IndexSpec(index.embedder.dimensions))
+
+    def _add(self, connection: Connection, team_id: str, name: str, description: str, language: str) -> Collection:
+        made = collections.create(connection, team_id, name, description=description, language=language)
+        index = collections.add_index(
+            connection,
+            made.id,
+            embedder=self.embedder.identity,
+            chunker=self.chunker.identity,
+            analyser=language,
+            average_length=self.average_length,
+        )
+        self.vectors.create(index.id, IndexSpec(index.embedder.dimensions))
+        return collections.get(connection, team_id, made.id)

@@ -1,0 +1,249 @@
+"""From a document's bytes to searchable chunks, safely beside any other worker.
+
+The vector store shares no transaction with SQL. So a worker writes, looks at the row again and repairs: whoever
+writes last also looks last, and every interleaving of content, ACL and removal ends right. Repeating a job changes
+nothing, because chunk ids follow from document, version and place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from rag_service.access import AccessTokens
+from rag_service.blobs import BlobStore
+from rag_service.chunking.base import Chunker, embedded_text
+from rag_service.db import Database, chunks, collections, documents, jobs
+from rag_service.db.documents import Document
+from rag_service.db.jobs import Job
+from rag_service.embedding.base import Embedder, LexicalEncoder
+from rag_service.errors import UnsupportedDocument
+from rag_service.ingest.fields import fields_of
+from rag_service.ingest.intake import owner
+from rag_service.ingest.stages import Stages
+from rag_service.types import Chunk, ChunkText, DocumentStatus, IndexVersion, ParsedDocument, Vector, utc_now
+from rag_service.vectors.base import VectorPoint, VectorStore
+
+# A fixed namespace: the same document, version and place give the same chunk id on every machine, for ever.
+_CHUNKS = uuid.UUID("6b1f5a0e-93c4-4d0c-8f6a-5d7b3a1c9e42")
+
+Parse = Callable[[bytes, str, str | None], ParsedDocument]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A chunk with the text that is embedded for it."""
+
+    chunk: Chunk
+    text: str
+
+
+def chunk_id(document_id: str, version: int, ordinal: int) -> str:
+    return str(uuid.uuid5(_CHUNKS, f"{document_id}:{version}:{ordinal}"))
+
+
+@dataclass(frozen=True)
+class Indexer:
+    database: Database
+    blobs: BlobStore
+    vectors: VectorStore
+    parse: Parse
+    chunker: Chunker
+    embedder: Embedder
+    lexical: Callable[[IndexVersion], LexicalEncoder]
+
+    def index(self, job: Job, stages: Stages) -> None:
+        """Make the job's version of its document the one that answers. Does nothing if it has been overtaken.
+
+        Raises UnsupportedDocument, RetryableError; nothing that was searchable before is lost by either.
+        """
+        with self.database.read() as connection:
+            document = documents.load(connection, job.document_id or "")
+        if document is None or document.is_deleted or document.version != job.version:
+            return
+        if document.indexed_version != document.version:
+            index = self._active_index(document)
+            self._apply_access_first(index, document)
+            _Build(self, job, document, index, stages).run()
+        self._clean_up(job, document)
+
+    def refresh(self, job: Job) -> None:
+        """Bring the chunks of a document up to its ACL and fields; embeds nothing."""
+        while True:
+            document, access = self.look(job.document_id or "")
+            if document is None or document.is_deleted or document.indexed_version is None:
+                return
+            index = self._active_index(document)
+            self.vectors.update(index.id, document.id, access=access, fields=fields_of(document))
+            again, _ = self.look(document.id)
+            if again is not None and again.revision == document.revision:
+                return
+
+    def _apply_access_first(self, index: IndexVersion, document: Document) -> None:
+        # A narrowed ACL must not wait for the parser: the version that answers meanwhile gets it now.
+        if document.indexed_version is not None:
+            _, access = self.look(document.id)
+            self.vectors.update(index.id, document.id, access=access, fields=fields_of(document))
+
+    def _clean_up(self, job: Job, document: Document) -> None:
+        version = job.version or 0
+        with self.database.read() as connection:
+            now = documents.load(connection, document.id)
+        if now is None or now.indexed_version != version:
+            return
+        if version > 1:
+            self.vectors.delete(self._active_index(now).id, now.id, older_than=version)
+        # A job repeated after its commit no longer knows which version answered before: it looks at all of them.
+        before = document.indexed_version
+        for old in range(before if before and before != version else 1, version):
+            self.blobs.delete(owner(document.id, old))
+
+    def _active_index(self, document: Document) -> IndexVersion:
+        with self.database.read() as connection:
+            return collections.active_index(connection, document.collection_id)
+
+    def look(self, document_id: str) -> tuple[Document | None, AccessTokens]:
+        with self.database.read() as connection:
+            document = documents.load(connection, document_id)
+            if document is None:
+                return None, AccessTokens((), ())
+            return document, documents.tokens(connection, document)
+
+
+@dataclass(frozen=True)
+class _Build:
+    """One version of one document on its way into one index."""
+
+    parts: Indexer
+    job: Job
+    document: Document
+    index: IndexVersion
+    stages: Stages
+
+    def run(self) -> None:
+        encoded = self._chunk()
+        dense = self._embed(encoded)
+        self._advance(DocumentStatus.INDEXING, "index")
+        self._write_and_commit(encoded, dense)
+
+    @cached_property
+    def _parsed(self) -> ParsedDocument:
+        self._advance(DocumentStatus.PARSING, "parse")
+        content = self.parts.blobs.get(self.document.blob_key)
+        name = self.document.file_name or self.document.external_id
+        return self.parts.parse(content, name, self.document.media_type)
+
+    @cached_property
+    def _title(self) -> str:
+        return self._title_of(self.document)
+
+    def _title_of(self, document: Document) -> str:
+        return document.given_title or self._parsed.title or document.file_name or document.external_id
+
+    @property
+    def _version(self) -> int:
+        return self.document.version
+
+    def _chunk(self) -> list[Encoded]:
+        parsed = self._parsed
+        self._advance(DocumentStatus.CHUNKING, "chunk")
+        texts = self.parts.chunker.chunk(parsed, self._title)
+        if not texts:
+            raise UnsupportedDocument("The document holds no text. Check the file and upload it again.", code="empty")
+        return [self._encode(place, content) for place, content in enumerate(texts)]
+
+    def _encode(self, ordinal: int, content: ChunkText) -> Encoded:
+        text = embedded_text(self._title, content.heading_path, content.text)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        name = chunk_id(self.document.id, self._version, ordinal)
+        return Encoded(Chunk(name, self.document.id, self._version, ordinal, content, digest), text)
+
+    def _embed(self, encoded: Sequence[Encoded]) -> list[Vector]:
+        """Vectors in order; those of texts that the version before had too are taken over, not computed."""
+        self._advance(DocumentStatus.EMBEDDING, "embed")
+        known: dict[str, Vector] = {}
+        if self.document.indexed_version is not None:
+            held = self.parts.vectors.stored(self.index.id, self.document.id, vectors=True)
+            known = {point.text_hash: point.dense for point in held if point.dense is not None}
+        new = {item.chunk.text_hash: item.text for item in encoded if item.chunk.text_hash not in known}
+        if new:
+            made = self.parts.embedder.embed(list(new.values()), "document")
+            known.update(zip(new, made, strict=True))
+        return [np.asarray(known[item.chunk.text_hash], dtype=np.float32) for item in encoded]
+
+    def _write_and_commit(self, encoded: Sequence[Encoded], dense: Sequence[Vector]) -> None:
+        text_key = self.parts.blobs.put(owner(self.document.id, self._version), self._parsed.text.encode())
+        made = [item.chunk for item in encoded]
+        written = False
+        while True:
+            now, access = self.parts.look(self.document.id)
+            if now is None or now.is_deleted or now.version != self._version:
+                if written:
+                    self.parts.vectors.delete(self.index.id, self.document.id, only=self._version)
+                return
+            fields = fields_of(replace(now, title=self._title_of(now)))
+            if written:
+                self.parts.vectors.update(self.index.id, now.id, access=access, fields=fields)
+            else:
+                self.parts.vectors.upsert(self.index.id, self._points(now, encoded, dense, access, fields))
+                written = True
+            if self._commit(now, made, text_key):
+                return
+
+    def _points(
+        self,
+        now: Document,
+        encoded: Sequence[Encoded],
+        dense: Sequence[Vector],
+        access: AccessTokens,
+        fields: Mapping[str, Any],
+    ) -> list[VectorPoint]:
+        sparse = self.parts.lexical(self.index).encode([item.text for item in encoded], "document")
+        return [
+            VectorPoint(
+                chunk_id=item.chunk.id,
+                team=now.team_id,
+                document_id=now.id,
+                version=self._version,
+                text_hash=item.chunk.text_hash,
+                dense=vector,
+                lexical=terms,
+                access=access,
+                fields=fields,
+            )
+            for item, vector, terms in zip(encoded, dense, sparse, strict=True)
+        ]
+
+    def _commit(self, now: Document, made: Sequence[Chunk], text_key: str) -> bool:
+        """False when the row changed since `now` was read: look again."""
+        values = {
+            "title": self._title_of(now),
+            "status": DocumentStatus.READY,
+            "error": None,
+            "indexed_version": self._version,
+            "indexed_hash": now.content_hash,
+            "index_version": self.index.id,
+            "text_key": text_key,
+            "parser": self._parsed.parser,
+            "chunk_count": len(made),
+            "searchable_at": utc_now(),
+        }
+        with self.parts.database.transaction() as transaction:
+            connection = transaction.connection
+            if not jobs.is_held(connection, self.job):
+                return True  # another worker has taken over and writes the same points
+            if chunks.replace(connection, now, values, made) is None:
+                return False
+            documents.record(connection, now.id, self._version, "indexed", chunks=len(made))
+        return True
+
+    def _advance(self, status: DocumentStatus, stage: str) -> None:
+        self.stages.enter(stage)
+        with self.parts.database.transaction() as transaction:
+            documents.set_status(transaction.connection, self.document.id, self._version, status)

@@ -1,0 +1,112 @@
+"""Deletion: hidden by one commit, then purged from vectors, chunks and blobs; what stays is a tombstone of ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rag_service.blobs import BlobStore
+from rag_service.db import Database, chunks, collections, documents, jobs, sources
+from rag_service.db.documents import Document
+from rag_service.db.engine import Transaction
+from rag_service.db.jobs import Job
+from rag_service.db.sources import Source
+from rag_service.errors import NotFound
+from rag_service.ingest.intake import Ring, owner
+from rag_service.types import Collection, JobKind
+from rag_service.vectors.base import VectorStore
+
+_SLICE = 200
+
+
+@dataclass(frozen=True)
+class Removal:
+    database: Database
+    blobs: BlobStore
+    vectors: VectorStore
+    ring: Ring
+
+    def document(self, document: Document) -> str:
+        """Delete one document; nobody finds it from here on. Returns the id of the job that purges it."""
+        with self.database.transaction() as transaction:
+            documents.mark_deleted(transaction.connection, document_id=document.id)
+            documents.record(transaction.connection, document.id, document.version, "deleted")
+            return self.enqueue(transaction, document.team_id, document_id=document.id)
+
+    def source(self, source: Source, *, keep_documents: bool) -> str | None:
+        """Delete a source, and its documents unless they are to be kept (they then take its ACL for their own)."""
+        with self.database.transaction() as transaction:
+            connection = transaction.connection
+            if keep_documents:
+                documents.adopt_acl(connection, source.id, source.acl)
+            sources.remove(connection, source.id)
+            if keep_documents:
+                return None
+            documents.mark_deleted(connection, source_id=source.id)
+            return self.enqueue(transaction, source.team_id, source_id=source.id)
+
+    def collection(self, collection: Collection) -> str:
+        """Delete a collection with its sources, documents and indexes."""
+        with self.database.transaction() as transaction:
+            connection = transaction.connection
+            for source in sources.of_collection(connection, collection.id):
+                sources.remove(connection, source.id)
+            documents.mark_deleted(connection, collection_id=collection.id)
+            indexes = collections.remove(connection, collection.id)
+            return self.enqueue(transaction, collection.team_id, collection_id=collection.id, indexes=indexes)
+
+    def enqueue(
+        self,
+        transaction: Transaction,
+        team_id: str,
+        *,
+        document_id: str | None = None,
+        source_id: str | None = None,
+        collection_id: str | None = None,
+        indexes: list[str] | None = None,
+        parent_id: str | None = None,
+    ) -> str:
+        job_id = jobs.add(
+            transaction.connection,
+            JobKind.REMOVE,
+            team_id,
+            document_id=document_id,
+            source_id=source_id,
+            parent_id=parent_id,
+            payload={"collection_id": collection_id, "indexes": indexes or []},
+        )
+        transaction.on_commit(lambda: self.ring(JobKind.REMOVE, job_id))
+        return job_id
+
+    def run(self, job: Job) -> None:
+        """Purge what the job names. May be repeated; a document that has come back meanwhile keeps its new version."""
+        for index in job.payload["indexes"]:
+            self.vectors.drop(index)
+        if job.document_id is not None:
+            with self.database.read() as connection:
+                document = documents.load(connection, job.document_id)
+            if document is not None:
+                self._purge(document)
+            return
+        while gone := self._next(job):
+            for document in gone:
+                self._purge(document)
+
+    def _next(self, job: Job) -> list[Document]:
+        with self.database.read() as connection:
+            return documents.unpurged(connection, job.source_id, job.payload["collection_id"], _SLICE)
+
+    def _purge(self, document: Document) -> None:
+        if not document.is_deleted:
+            return
+        try:
+            with self.database.read() as connection:
+                index = collections.active_index(connection, document.collection_id)
+            # Up to the deleted version only: if the document comes back, its next version is not ours to remove.
+            self.vectors.delete(index.id, document.id, older_than=document.version + 1)
+        except NotFound:
+            pass  # the collection went with all its indexes
+        for version in range(1, document.version + 1):
+            self.blobs.delete(owner(document.id, version))
+        with self.database.transaction() as transaction:
+            if documents.mark_purged(transaction.connection, document):
+                chunks.forget(transaction.connection, document.id)

@@ -1,0 +1,255 @@
+"""One pass over a source, in slices of bounded time, resumable at every checkpoint.
+
+Documents that a complete listing did not see are removed, unless so many are gone that something must be wrong.
+A listing that broke off removes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from connectors.base import AclChange, Change, Checkpoint, Connector, Delete, Failure, Item, Upsert
+from connectors.errors import SkippableItemError
+from rag_service.db import Connection, Database, documents, jobs, sources
+from rag_service.db.engine import Transaction
+from rag_service.db.jobs import Job
+from rag_service.db.sources import Source
+from rag_service.errors import NotFound
+from rag_service.ingest.intake import Incoming, Intake, Receipt, Ring, Target
+from rag_service.ingest.removal import Removal
+from rag_service.types import DocumentFailure, JobKind, JobState, utc_now
+
+_BATCH = 50
+_COUNTER_OF = {"new": "new", "modified": "modified", "metadata_modified": "metadata_modified", "unchanged": "skipped"}
+
+
+@dataclass(frozen=True)
+class Syncer:
+    database: Database
+    intake: Intake
+    removal: Removal
+    connect: Callable[[str, Mapping[str, Any]], Connector]
+    ring: Ring
+    slice_s: float = 30.0
+
+    def start(self, transaction: Transaction, source: Source, *, confirm_deletions: bool = False) -> str:
+        """Queue a sync, or return the one that is on its way already."""
+        connection = transaction.connection
+        running = jobs.open_sync(connection, source.id)
+        if running is not None:
+            return running
+        payload = {"confirm_deletions": confirm_deletions}
+        job_id = jobs.add(connection, JobKind.SYNC, source.team_id, source_id=source.id, payload=payload)
+        transaction.on_commit(lambda: self.ring(JobKind.SYNC, job_id))
+        return job_id
+
+    def run(self, job: Job) -> JobState | None:
+        """Run one slice. Returns how the job ended, or None when it goes on (next slice, or waiting for documents)."""
+        with self.database.transaction() as transaction:
+            source = self._source(transaction.connection, job)
+            if source is None or source.paused:
+                return JobState.CANCELED
+            if "listing" not in job.payload:
+                listing = sources.begin_listing(transaction.connection, source.id)
+                job = _with_listing(transaction.connection, job, listing)
+                source = sources.get(transaction.connection, source.team_id, source.id)
+        return _Slice(self, job, source).run()
+
+    def _source(self, connection: Connection, job: Job) -> Source | None:
+        try:
+            return sources.get(connection, job.team_id, job.source_id or "")
+        except NotFound:
+            return None
+
+
+@dataclass
+class _Slice:
+    """One slice of one sync: what it has gathered and counted since the last write."""
+
+    parts: Syncer
+    job: Job
+    source: Source
+    pending: dict[str, Item] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.counters = dict(self.job.counters)
+
+    @property
+    def target(self) -> Target:
+        source = self.source
+        listing = int(self.job.payload["listing"])
+        return Target(source.team_id, source.collection_id, source.acl, source.id, listing, self.job.id)
+
+    def run(self) -> JobState | None:
+        connector = self.parts.connect(self.source.type, self.source.config)
+        for change in connector.changes(self.source.cursor):
+            if isinstance(change, Checkpoint):
+                outcome = self._checkpoint(change)
+                if outcome is not _GO_ON:
+                    return outcome.state
+            else:
+                self._take(change)
+                if len(self.pending) >= _BATCH:
+                    self._flush()
+        self._flush()
+        self._listed()
+        return None
+
+    def _take(self, change: Change) -> None:
+        if isinstance(change, Upsert):
+            self._count("scanned")
+            if change.item.external_id in self.pending:
+                self._flush()
+            self.pending[change.item.external_id] = change.item
+        elif isinstance(change, Failure):
+            self._count("scanned")
+            self._reject(change.external_id, change.code, change.message)
+        elif isinstance(change, Delete):
+            self._delete(change.external_id)
+        elif isinstance(change, AclChange):
+            self._flush()
+            self._change_acl(change)
+
+    def _flush(self) -> None:
+        """Take in what has gathered; an item that cannot be read fails alone."""
+        batch, self.pending = self.pending, {}
+        while batch:
+            try:
+                self.parts.intake.accept(self.target, [_incoming(item) for item in batch.values()], also=self._tally)
+                return
+            except _UnreadableError as unreadable:
+                error = unreadable.error
+                batch.pop(unreadable.external_id)
+                self._reject(unreadable.external_id, error.code, str(error))
+
+    def _tally(self, connection: Connection, receipts: Sequence[Receipt]) -> None:
+        for receipt in receipts:
+            self._count(_COUNTER_OF[receipt.change])
+        jobs.proceed(connection, self.job, counters=self.counters)
+
+    def _checkpoint(self, checkpoint: Checkpoint) -> _Outcome:
+        self._flush()
+        with self.parts.database.transaction() as transaction:
+            connection = transaction.connection
+            values: dict[str, Any] = {"counters": self.counters}
+            if checkpoint.total is not None:
+                values["total"] = checkpoint.total
+            if not jobs.proceed(connection, self.job, **values):
+                return _Outcome(None)  # another worker has taken over
+            sources.change(connection, self.source.id, cursor=dict(checkpoint.cursor))
+            if checkpoint.complete:
+                self._remove_unseen(transaction)
+        if self._canceled():
+            return _Outcome(JobState.CANCELED)
+        if checkpoint.complete:
+            self._listed()
+            return _Outcome(None)
+        if time.monotonic() - self.began > self.parts.slice_s:
+            self._hand_back()
+            return _Outcome(None)
+        return _GO_ON
+
+    def _canceled(self) -> bool:
+        with self.parts.database.read() as connection:
+            return jobs.get(connection, self.job.team_id, self.job.id).cancel_requested
+
+    def _remove_unseen(self, transaction: Transaction) -> None:
+        connection, source = transaction.connection, self.source
+        listing = self.target.listing
+        total, unseen = documents.count_listed(connection, source.id, listing)
+        confirmed = bool(self.job.payload.get("confirm_deletions"))
+        if unseen and not confirmed and unseen * 100 > source.max_deleted_percent * total:
+            sources.change(connection, source.id, held_deletions=unseen)
+            return
+        if unseen:
+            documents.mark_deleted(connection, source_id=source.id, not_in_listing=listing)
+            self.parts.removal.enqueue(transaction, source.team_id, source_id=source.id, parent_id=self.job.id)
+        self._count("deleted", unseen)
+        sources.change(connection, source.id, held_deletions=0)
+        jobs.proceed(connection, self.job, counters=self.counters)
+
+    def _listed(self) -> None:
+        with self.parts.database.transaction() as transaction:
+            connection = transaction.connection
+            if jobs.proceed(connection, self.job, listed=True, lease_until=None):
+                sources.change(connection, self.source.id, last_success_at=utc_now(), last_error=None)
+                jobs.settle_parent(connection, self.job.id)
+
+    def _hand_back(self) -> None:
+        with self.parts.database.transaction() as transaction:
+            if jobs.hand_back(transaction.connection, self.job):
+                transaction.on_commit(lambda: self.parts.ring(JobKind.SYNC, self.job.id))
+
+    def _reject(self, external_id: str, code: str, message: str) -> None:
+        self._count("failed")
+        failure = DocumentFailure("fetch", code, message, retryable=True)
+        self.parts.intake.reject(self.target, external_id, failure)
+
+    def _delete(self, external_id: str) -> None:
+        self._flush()
+        with self.parts.database.transaction() as transaction:
+            connection, source = transaction.connection, self.source
+            row = documents.find(connection, source.collection_id, source.id, [external_id]).get(external_id)
+            if row is not None and documents.mark_deleted(connection, document_id=row.id):
+                self._count("deleted")
+                self.parts.removal.enqueue(transaction, source.team_id, document_id=row.id, parent_id=self.job.id)
+
+    def _change_acl(self, change: AclChange) -> None:
+        with self.parts.database.transaction() as transaction:
+            connection, source = transaction.connection, self.source
+            row = documents.find(connection, source.collection_id, source.id, [change.external_id]).get(
+                change.external_id
+            )
+            if row is not None and not row.is_deleted and row.acl != change.acl:
+                self.parts.intake.change_acl(transaction, row, change.acl, parent_id=self.job.id)
+                self._count("metadata_modified")
+
+    def _count(self, counter: str, by: int = 1) -> None:
+        self.counters[counter] = self.counters.get(counter, 0) + by
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How a slice ends; `state` None leaves the job open."""
+
+    state: JobState | None
+
+
+_GO_ON = _Outcome(JobState.RUNNING)
+
+
+class _UnreadableError(Exception):
+    def __init__(self, external_id: str, error: SkippableItemError) -> None:
+        super().__init__(external_id)
+        self.external_id = external_id
+        self.error = error
+
+
+def _with_listing(connection: Connection, job: Job, listing: int) -> Job:
+    jobs.proceed(connection, job, payload={**job.payload, "listing": listing})
+    return jobs.get(connection, job.team_id, job.id)
+
+
+def _incoming(item: Item) -> Incoming:
+    def read() -> bytes:
+        try:
+            return item.read()
+        except SkippableItemError as error:
+            raise _UnreadableError(item.external_id, error) from error
+
+    return Incoming(
+        external_id=item.external_id,
+        read=read,
+        title=item.title,
+        file_name=item.external_id.rpartition("/")[2],
+        media_type=item.media_type,
+        uri=item.uri,
+        metadata=item.metadata,
+        acl=item.acl,
+        version_tag=item.version_tag,
+    )

@@ -1,0 +1,28 @@
+"""The doorbell: a message carries a job's id and nothing else. The jobs table is the truth."""
+
+from __future__ import annotations
+
+import dramatiq
+from dramatiq import Broker, Message
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.brokers.stub import StubBroker
+
+QUEUE = "rag"
+
+
+def make_broker(redis_url: str | None) -> Broker:
+    """In-process without a URL. Middleware that would retry or time out is left off: the jobs table does both."""
+    broker: Broker = StubBroker(middleware=[])
+    if redis_url:
+        broker = RedisBroker(url=redis_url, middleware=[])  # type: ignore[no-untyped-call] # dramatiq leaves it bare
+    broker.declare_queue(QUEUE)
+    return broker
+
+
+def send(broker: Broker, kind: str, job_id: str) -> None:
+    """Ring for a job. A message that is lost is sent again by the sweeper."""
+    message: Message[None] = dramatiq.Message(queue_name=QUEUE, actor_name=kind, args=(job_id,), kwargs={}, options={})
+    broker.enqueue(message)
+
+
+__all__ = ["QUEUE", "Broker", "make_broker", "send"]
