@@ -31,12 +31,17 @@ def store_tokens(connection: Connection, document_id: str, tokens: AccessTokens)
     connection.execute(insert(document_access), rows)
 
 
-def readable(scope: AccessScope) -> ColumnElement[bool]:
-    """The condition on `documents` rows that `scope` may read: same team, an allow token, no deny token."""
+def readable(scope: AccessScope, *, few: bool = False) -> ColumnElement[bool]:
+    """The condition on `documents` rows that `scope` may read: same team, an allow token, no deny token.
+
+    `few`: the rows are picked by other conditions. SQLite would else start from the index on teams and look at every
+    document of the team (78 ms instead of 2 ms for 30 chunks of 20,000 documents); an expression keeps it off.
+    """
+    team = documents.c.team_id.concat("") if few else documents.c.team_id
     held = document_access.c.token.in_(sorted(scope.tokens))
     mine = document_access.c.document_id == documents.c.id
     return and_(
-        documents.c.team_id == scope.team,
+        team == scope.team,
         documents.c.deleted_at.is_(None),
         exists(select(1).where(mine, held, document_access.c.deny.is_(False))),
         ~exists(select(1).where(mine, held, document_access.c.deny.is_(True))),

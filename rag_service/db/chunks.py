@@ -67,7 +67,7 @@ def confirm(connection: Connection, chunk_ids: Sequence[str], scope: AccessScope
         .join(documents, documents.c.id == chunks.c.document_id)
         .join(collections, collections.c.id == documents.c.collection_id)
         .join(index_versions, index_versions.c.id == documents.c.index_version)
-        .where(chunks.c.id.in_(chunk_ids), chunks.c.version == documents.c.indexed_version, readable(scope))
+        .where(chunks.c.id.in_(chunk_ids), chunks.c.version == documents.c.indexed_version, readable(scope, few=True))
     )
     return {row.id: _confirmed(row) for row in connection.execute(query)}
 

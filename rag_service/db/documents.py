@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Text, cast, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from connectors.base import Acl
@@ -155,7 +155,7 @@ def page(
         if (value := getattr(narrowing, column)) is not None:
             query = query.where(documents.c[column] == value)
     for key, value in (narrowing.metadata or {}).items():
-        query = query.where(documents.c.metadata[key].as_string() == value)
+        query = query.where(_says(key, value))
     return fetch_page(connection, query, documents, _document, limit=limit, after=after)
 
 
@@ -273,15 +273,22 @@ def events(connection: Connection, document_id: str, *, limit: int, after: str |
     return fetch_page(connection, query, document_events, _event, limit=limit, after=after)
 
 
-def count_by_status(
-    connection: Connection, team_id: str | None = None, source_id: str | None = None
-) -> dict[str, int]:
+def count_by_status(connection: Connection, team_id: str | None = None, source_id: str | None = None) -> dict[str, int]:
     query = select(documents.c.status, func.count()).group_by(documents.c.status)
     if team_id is not None:
         query = query.where(documents.c.team_id == team_id)
     if source_id is not None:
         query = query.where(documents.c.source_id == source_id)
     return {status: int(count) for status, count in connection.execute(query)}
+
+
+def _says(key: str, value: str) -> ColumnElement[bool]:
+    """Metadata `key` is `value`: a string, a number written like it, or the word for a boolean."""
+    if value in ("true", "false"):
+        # SQLite reads JSON booleans as 1 and 0; the arrow leaves them as they are written, as Postgres does.
+        written = cast(documents.c.metadata.op("->")(key), Text)
+        return written.in_([value, f'"{value}"'])
+    return documents.c.metadata[key].as_string() == value
 
 
 def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
