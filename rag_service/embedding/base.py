@@ -43,5 +43,5 @@ class LexicalEncoder(Protocol):
         ...
 
     def encode(self, texts: Sequence[str], kind: TextKind) -> list[SparseVector]:
-        """Term weights; the score of a document is the sum over shared terms of query weight x document weight x IDF."""
+        """Term weights; a document scores the sum over shared terms of query weight x document weight x IDF."""
         ...

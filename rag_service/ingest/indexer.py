@@ -156,10 +156,11 @@ class _Build:
         texts = self.parts.chunker.chunk(parsed, self._title)
         if not texts:
             raise UnsupportedDocument("The document holds no text. Check the file and upload it again.", code="empty")
-        return [self._encode(place, content) for place, content in enumerate(texts)]
+        title = self.parts.chunker.fitting_title(self._title)
+        return [self._encode(title, place, content) for place, content in enumerate(texts)]
 
-    def _encode(self, ordinal: int, content: ChunkText) -> Encoded:
-        text = embedded_text(self._title, content.heading_path, content.text)
+    def _encode(self, title: str, ordinal: int, content: ChunkText) -> Encoded:
+        text = embedded_text(title, content.heading_path, content.text)
         digest = hashlib.sha256(text.encode()).hexdigest()
         name = chunk_id(self.document.id, self._version, ordinal)
         return Encoded(Chunk(name, self.document.id, self._version, ordinal, content, digest), text)

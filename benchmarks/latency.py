@@ -1,0 +1,90 @@
+"""Latency of POST /v1/retrieve over HTTP with an ACL filter, the query's embedding included.
+
+    python -m benchmarks.latency --data ../shared/data/collections --chunks 20000
+
+Real passages of several collections go into one collection until it holds the wanted number of chunks; every document
+is readable by one of ten groups, and each query is asked as a user who is in three of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks.beir import load
+from benchmarks.service import Service, running_service
+
+SOURCES = ("vaswani", "cacm", "scifact_train", "hotpotqa_mini", "cisi", "cranfield")
+AS_USER = {"user": "bench", "groups": ["g1", "g4", "g7"]}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--data", type=Path, required=True, help="folder of collections in BEIR form")
+    arguments.add_argument("--chunks", type=int, default=20_000)
+    arguments.add_argument("--queries", type=int, default=1_000)
+    given = arguments.parse_args()
+    with running_service() as service:
+        count = _fill(service, given.data, given.chunks)
+        queries = _queries(given.data, given.queries)
+        for query in queries[:50]:
+            _ask(service, query)
+        timings = [_ask(service, query) for query in queries]
+        print(f"chunks: {count}, queries: {len(queries)}, one client")
+        for name in ("embed_ms", "search_ms", "confirm_ms", "total_ms", "http_ms"):
+            _print_spread(name, [timing[name] for timing in timings])
+        print(f"8 clients: {_rate(service, queries, 8):.0f} requests/s")
+
+
+def _fill(service: Service, data: Path, wanted: int) -> int:
+    count = 0
+    for name in SOURCES:
+        passages = [passage for passage in load(data / name).documents if passage["text"]][: wanted - count]
+        service.upload("default", [_document(name, place, passage) for place, passage in enumerate(passages)])
+        service.wait_until_idle()
+        count += len(passages)
+        if count >= wanted:
+            break
+    return count
+
+
+def _document(collection: str, place: int, passage: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "external_id": f"{collection}/{passage['_id']}",
+        "title": passage["title"],
+        "text": " ".join(passage["text"].split()[:120]),  # one chunk each
+        "media_type": "text/plain",
+        "acl": {"groups": [f"g{place % 10}"]},
+    }
+
+
+def _queries(data: Path, wanted: int) -> list[str]:
+    asked = [query for name in SOURCES[:3] for query in load(data / name).queries.values()]
+    return list(islice(cycle(asked), wanted))
+
+
+def _ask(service: Service, query: str) -> dict[str, float]:
+    began = time.perf_counter()
+    answer = service.post("/v1/retrieve", {"query": query, "top_k": 10, "as_user": AS_USER})
+    return {**answer["usage"], "http_ms": (time.perf_counter() - began) * 1000}
+
+
+def _print_spread(name: str, values: list[float]) -> None:
+    cuts = statistics.quantiles(values, n=100)
+    print(f"{name:>10}: p50 {cuts[49]:6.2f}  p95 {cuts[94]:6.2f}  p99 {cuts[98]:6.2f}")
+
+
+def _rate(service: Service, queries: list[str], clients: int) -> float:
+    began = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(lambda query: _ask(service, query), queries))
+    return len(queries) / (time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    main()

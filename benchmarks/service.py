@@ -1,0 +1,89 @@
+"""A service of our own for one benchmark: a real process on loopback with a fresh data folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+_START_S = 120
+_ADMIN_KEY = "benchmark-admin-key-0123456789"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service and the team `bench` in it."""
+
+    http: httpx.Client
+    data_dir: Path
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = self.http.post(path, json=body)
+        if answer.is_error:
+            raise RuntimeError(f"{path}: {answer.status_code} {answer.text[:500]}")
+        return dict(answer.json())
+
+    def get(self, path: str, **params: str) -> dict[str, Any]:
+        answer = self.http.get(path, params=params)
+        if answer.is_error:
+            raise RuntimeError(f"{path}: {answer.status_code} {answer.text[:500]}")
+        return dict(answer.json())
+
+    def upload(self, collection: str, documents: Sequence[dict[str, Any]], batch: int = 200) -> None:
+        for start in range(0, len(documents), batch):
+            part = [{**document, "collection": collection} for document in documents[start : start + batch]]
+            answer = self.post("/v1/documents:batch", {"documents": part})
+            refused = [result for result in answer["results"] if result["status"] >= 400]
+            if refused:
+                raise RuntimeError(f"refused: {refused[:3]}")
+
+    def wait_until_idle(self) -> None:
+        while self.get("/v1/jobs", state="queued", limit="1")["data"] or self.get("/v1/jobs", state="running")["data"]:
+            time.sleep(0.2)
+
+
+@contextmanager
+def running_service(**settings: str) -> Iterator[Service]:
+    """Start `rag serve`, make the team, and end the process at the end."""
+    with tempfile.TemporaryDirectory(prefix="rag-bench-") as folder, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        given = {f"RAG_{name.upper()}": value for name, value in settings.items()}
+        environment = {**os.environ, "RAG_DATA_DIR": folder, "RAG_ADMIN_KEY": _ADMIN_KEY, **given}
+        command = [sys.executable, "-m", "rag_service", "serve", "--host", "127.0.0.1", "--port", str(port)]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+            try:
+                headers = {"Authorization": f"Bearer {_ADMIN_KEY}", "X-Rag-Team": "bench"}
+                with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=300) as http:
+                    _wait_until_ready(process, http)
+                    service = Service(http, Path(folder))
+                    service.post("/v1/teams", {"id": "bench", "name": "Benchmark"})
+                    yield service
+            finally:
+                process.terminate()
+                process.wait(timeout=60)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], http: httpx.Client) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError("the service ended while it started; see its messages above")
+        try:
+            if http.get("/readyz").is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise RuntimeError(f"the service was not ready within {_START_S} s")

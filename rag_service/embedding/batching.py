@@ -1,0 +1,140 @@
+"""One model, many callers: texts submitted by several threads share batches, and queries overtake documents."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag_service.embedding.base import TextKind
+from rag_service.errors import RetryableError
+
+Tokens: TypeAlias = Sequence[int]
+# token ids of n texts, longest first -> their vectors, shape (n, dimensions)
+Forward: TypeAlias = Callable[[Sequence[Tokens]], NDArray[np.float32]]
+
+
+@dataclass(eq=False, slots=True)
+class _Submission:
+    """What one call asked for: its vectors as they arrive, or why they will not."""
+
+    number: int
+    waiting: int
+    vectors: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    error: BaseException | None = None
+
+    @property
+    def settled(self) -> bool:
+        return not self.waiting or self.error is not None
+
+
+@dataclass(eq=False, slots=True)
+class _Text:
+    tokens: Tokens
+    place: int
+    submission: _Submission
+
+    @property
+    def turn(self) -> tuple[int, int]:
+        """The oldest submission first, and its longest text first."""
+        return self.submission.number, -len(self.tokens)
+
+
+class Batcher:
+    """Runs `forward` in one thread at a time, on slices of at most `slice_tokens` tokens, padding included.
+
+    There is no thread of its own: whoever waits while nobody runs the model runs the next slice, be it of others.
+    A slice holds the texts closest in length to the one whose turn it is. A slice that fails fails the calls that
+    have a text in it, and no others. A query waits for at most the slice under way and the queries before it.
+    """
+
+    def __init__(self, forward: Forward, slice_tokens: int) -> None:
+        self._forward = forward
+        self._slice_tokens = slice_tokens
+        self._changed = threading.Condition()
+        self._busy = False
+        self._submissions = 0
+        self._pending: dict[TextKind, list[_Text]] = {"query": [], "document": []}
+
+    def embed(self, texts: Sequence[Tokens], kind: TextKind) -> list[NDArray[np.float32]]:
+        """One vector per text, in order. Raises what `forward` raised for a slice with one of these texts."""
+        with self._changed:
+            self._submissions += 1
+            submission = _Submission(self._submissions, len(texts))
+            self._pending[kind] += [_Text(tokens, place, submission) for place, tokens in enumerate(texts)]
+        try:
+            while self._awaits_a_run(submission):
+                self._run_slice()
+        finally:
+            self._forget(submission)
+        if submission.error is not None:
+            raise submission.error
+        return [submission.vectors[place] for place in range(len(texts))]
+
+    def _awaits_a_run(self, submission: _Submission) -> bool:
+        """True when the caller is to run a slice now, False when its own texts are done."""
+        with self._changed:
+            self._changed.wait_for(lambda: submission.settled or not self._busy)
+            if submission.settled:
+                return False
+            self._busy = True
+            return True
+
+    def _run_slice(self) -> None:
+        with self._changed:
+            batch = self._take_slice()
+        with _Settling(self, batch) as settling:
+            settling.vectors = self._forward([text.tokens for text in batch])
+
+    def settle(self, batch: Sequence[_Text], vectors: NDArray[np.float32], error: BaseException | None) -> None:
+        """Hand a slice's outcome to those who wait for it, and let the next slice run."""
+        with self._changed:
+            for place, text in enumerate(batch):
+                text.submission.waiting -= 1
+                if error is None:
+                    text.submission.vectors[text.place] = vectors[place]
+                else:
+                    text.submission.error = error
+            self._busy = False
+            self._changed.notify_all()
+
+    def _take_slice(self) -> list[_Text]:
+        queue = self._pending["query"] or self._pending["document"]
+        queue.sort(key=lambda text: len(text.tokens), reverse=True)
+        first = min(range(len(queue)), key=lambda place: queue[place].turn)
+        rows = max(1, self._slice_tokens // max(1, len(queue[first].tokens)))
+        batch = queue[first : first + rows]
+        del queue[first : first + rows]
+        return batch
+
+    def _forget(self, submission: _Submission) -> None:
+        if submission.waiting:
+            with self._changed:
+                for queue in self._pending.values():
+                    queue[:] = [text for text in queue if text.submission is not submission]
+
+
+class _Settling:
+    """Makes sure that a slice is settled whatever happens: nobody may wait for ever for a run that failed."""
+
+    def __init__(self, batcher: Batcher, batch: Sequence[_Text]) -> None:
+        self._batcher = batcher
+        self._batch = batch
+        self.vectors = np.empty((0, 0), dtype=np.float32)
+
+    def __enter__(self) -> _Settling:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Failures reach the submitters; an interrupt also stops the thread that it was meant for."""
+        interrupted = error is not None and not isinstance(error, Exception)
+        reason = RetryableError("Embedding was interrupted. Try again.") if interrupted else error
+        self._batcher.settle(self._batch, self.vectors, reason)
+        return not interrupted

@@ -1,0 +1,211 @@
+"""The real model: found without a network, as good as float32, the same in any company, and loaded only when needed."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import constants
+
+from rag_service.embedding.local import LocalEmbedder, has_fast_bfloat16
+from rag_service.embedding.model_folder import ModelFolder, find_model
+from rag_service.errors import ConfigError
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+VOCABULARY = [
+    "the",
+    "quick",
+    "retrieval",
+    "of",
+    "many",
+    "documents;",
+    "ranks",
+    "passages",
+    "by",
+    "meaning,",
+    "somewhat",
+]
+
+
+def passages(count: int) -> list[str]:
+    chance = random.Random(7)
+    return [" ".join(chance.choices(VOCABULARY, k=chance.randint(1, 220))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def chosen() -> LocalEmbedder:
+    return LocalEmbedder("all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="module")
+def exact() -> LocalEmbedder:
+    return LocalEmbedder("sentence-transformers/all-MiniLM-L6-v2", dtype="float32")
+
+
+def test_the_packaged_weights_are_the_published_ones(chosen: LocalEmbedder) -> None:
+    assert chosen.identity.revision == MINILM_SHA256
+    assert chosen.identity.dimensions == 384
+    assert chosen.window == 254
+
+
+def test_our_forward_pass_gives_what_the_library_gives(exact: LocalEmbedder) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    texts = [*passages(12), "", "one long text " * 400]
+    library = SentenceTransformer(str(find_model("all-MiniLM-L6-v2")), device="cpu")
+    expected = library.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+    np.testing.assert_allclose(exact.embed(texts, "document"), expected, atol=2e-5)
+
+
+def test_the_chosen_number_format_stays_close_to_float32(chosen: LocalEmbedder, exact: LocalEmbedder) -> None:
+    texts = passages(40)
+    cosines = (chosen.embed(texts, "document") * exact.embed(texts, "document")).sum(axis=1)
+    assert cosines.min() > 0.999
+
+
+def test_a_text_has_the_same_vector_alone_and_in_any_batch(chosen: LocalEmbedder) -> None:
+    texts = passages(30)
+    together = chosen.embed(texts, "document")
+    shuffled = chosen.embed(texts[::-1], "document")[::-1]
+    alone = np.vstack([chosen.embed([text], "query") for text in texts])
+    assert (together * alone).sum(axis=1).min() > 0.9998
+    assert (together * shuffled).sum(axis=1).min() > 0.9998
+
+
+def test_tokens_beyond_the_window_are_not_read(chosen: LocalEmbedder) -> None:
+    words = ["window"] * chosen.window
+    full, beyond, within = chosen.embed(
+        [" ".join(words), " ".join([*words, "banana"]), " ".join([*words[1:], "banana"])], "document"
+    )
+    assert float(full @ beyond) > 0.9999
+    assert float(full @ within) < 0.9999
+
+
+def test_token_spans_are_those_of_the_model_and_keep_their_places() -> None:
+    text = "Tokenization \ud800 ends; ünïcode 東京"
+    spans = LocalEmbedder("all-MiniLM-L6-v2").token_spans(text)
+    assert [text[start:end] for start, end in spans if text[start:end] != "\ud800"] == [
+        *("Token", "ization", "ends", ";", "ünïcode", "東", "京")
+    ]
+
+
+def test_spans_window_and_identity_do_not_load_torch() -> None:
+    program = (
+        "import sys; from rag_service.embedding.local import LocalEmbedder; e = LocalEmbedder('all-MiniLM-L6-v2');"
+        "assert e.token_spans('hello there') and e.window and e.identity; print('torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert run.stdout.strip() == b"False"
+
+
+def test_the_constructor_does_no_work_and_an_unknown_model_is_refused_on_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    embedder = LocalEmbedder("nobody/no-such-model")
+    with pytest.raises(ConfigError, match="RAG_EMBEDDING_MODEL") as refused:
+        embedder.embed(["text"], "query")
+    assert refused.value.code == "model_unavailable"
+
+
+def test_a_hub_that_does_not_answer_is_given_up_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match="the hub does not give it"):
+        find_model("nobody/no-such-model")
+    assert time.monotonic() - started < 8
+
+
+def test_a_name_that_cannot_be_a_model_is_refused() -> None:
+    with pytest.raises(ConfigError, match="neither a folder here nor a name on the hub"):
+        find_model("no such/folder/at all")
+
+
+def test_a_folder_is_taken_before_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(find_model("all-MiniLM-L6-v2"), folder)
+    assert find_model(str(folder)) == folder
+    assert LocalEmbedder(str(folder)).identity.revision == MINILM_SHA256
+
+
+def test_a_folder_without_tokenizer_or_weights_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tokenizer\.json"):
+        LocalEmbedder(str(tmp_path)).token_spans("text")
+    with pytest.raises(ConfigError, match="weights"):
+        _ = LocalEmbedder(str(tmp_path)).identity
+
+
+def test_a_folder_that_is_no_model_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    folder = find_model("all-MiniLM-L6-v2")
+    shutil.copy(folder / "tokenizer.json", tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not weights")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="RAG_EMBEDDING_MODEL"):
+        LocalEmbedder(str(tmp_path)).embed(["text"], "query")
+
+
+def test_a_model_that_wants_prompts_gets_them_and_they_count_against_the_window(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(find_model("all-MiniLM-L6-v2"), folder)
+    prompts = {"prompts": {"query": "query: ", "passage": "the passage: "}}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    prompted, plain = LocalEmbedder(str(folder), "float32"), LocalEmbedder("all-MiniLM-L6-v2", "float32")
+    assert prompted.window == 254 - 3
+    for kind, prompt in (("query", "query: "), ("document", "the passage: ")):
+        mine = prompted.embed(["cats"], kind)  # type: ignore[arg-type]  # a loop loses the literal type
+        np.testing.assert_allclose(mine, plain.embed([f"{prompt}cats"], "document"), atol=1e-5)
+
+
+def test_several_weight_files_are_all_part_of_the_revision(tmp_path: Path) -> None:
+    (tmp_path / "model-1.safetensors").write_bytes(b"one")
+    (tmp_path / "model-2.safetensors").write_bytes(b"two")
+    before = ModelFolder(tmp_path).digest
+    (tmp_path / "model-2.safetensors").write_bytes(b"TWO")
+    assert ModelFolder(tmp_path).digest != before
+
+
+def test_dimensions_are_unknown_when_a_layer_after_pooling_decides_them(tmp_path: Path) -> None:
+    layers = [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling", "Dense")]
+    (tmp_path / "config.json").write_text('{"hidden_size": 12}')
+    (tmp_path / "modules.json").write_text(json.dumps(layers[:2]))
+    assert ModelFolder(tmp_path).dimensions == 12
+    (tmp_path / "modules.json").write_text(json.dumps(layers))
+    assert ModelFolder(tmp_path).dimensions is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "fast"),
+    [("flags : sse avx512_bf16 fma", True), ("flags : amx_bf16", True), ("flags : avx512f no_avx512_bf16x", False)],
+)
+def test_bfloat16_is_chosen_by_the_flags_of_the_cpu(tmp_path: Path, flags: str, fast: bool) -> None:
+    file = tmp_path / "cpuinfo"
+    file.write_text(flags)
+    assert has_fast_bfloat16(file) is fast
+
+
+def test_a_system_that_lists_no_cpu_flags_gets_float32(tmp_path: Path) -> None:
+    assert has_fast_bfloat16(tmp_path / "nothing") is False
+
+
+def test_a_query_overtakes_a_large_batch(chosen: LocalEmbedder) -> None:
+    chosen.warm_up()
+    finished: dict[str, float] = {}
+
+    def bulk() -> None:
+        chosen.embed(["a long passage about many things " * 40] * 60, "document")
+        finished["bulk"] = time.monotonic()
+
+    thread = threading.Thread(target=bulk)
+    thread.start()
+    time.sleep(0.05)
+    chosen.embed(["a short question"], "query")
+    finished["query"] = time.monotonic()
+    thread.join()
+    assert finished["query"] < finished["bulk"]
