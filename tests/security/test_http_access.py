@@ -1,0 +1,257 @@
+"""Through the HTTP route, as applications ask it: nobody gets a passage that she may not read, nobody misses one.
+
+The catalogue of who may read what is kept here in plain Python, apart from the service's own code.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import ColumnElement, true
+
+from rag_service.access import AccessScope
+from rag_service.db import chunks
+from rag_service.vectors import conditions
+from rag_service.vectors.conditions import Every, Match
+from tests.conftest import Service, Started, Team, settings_for
+
+QUERIES = 10_000
+MOST = 100  # the largest top_k
+USERS = [f"u{number}" for number in range(12)]
+GROUPS = [f"g{number}" for number in range(6)]
+KINDS = ["memo", "plan", "note"]
+
+
+@dataclass
+class Row:
+    """A document as its uploader sees it."""
+
+    external_id: str
+    collection: str
+    acl: dict[str, Any]
+    metadata: dict[str, Any]
+    id: str = ""
+
+
+@dataclass
+class World:
+    service: Service
+    team: Team
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    @property
+    def application(self) -> TestClient:
+        return self.team.client("query", "impersonate")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Two teams; in ours, a collection that hardly anybody may read, one in between, and one open to nearly all."""
+    chance = random.Random(99)
+    with Started(settings_for(tmp_path_factory.mktemp("http-access")), worker=False) as service:
+        team, other = service.new_team(), service.new_team()
+        world = World(service, team)
+        for name, size, share in (("rare", 1000, 0.0), ("some", 300, 0.1), ("open", 100, 0.9)):
+            for owner in (team, other):
+                assert owner.manager.post("/v1/collections", json={"name": name}).status_code == 201
+            rows = [_row(chance, name, number, share) for number in range(size)]
+            upload(team, rows)
+            upload(other, [Row(f"foreign-{row.external_id}", name, {"public": True}, {}) for row in rows[:50]])
+            world.rows.update({row.external_id: row for row in rows})
+        service.work()
+        yield world
+
+
+def _row(chance: random.Random, collection: str, number: int, share: float) -> Row:
+    acl: dict[str, Any] = {
+        "public": chance.random() < share,
+        "users": chance.sample(USERS, 1) if chance.random() < (0.03 if share < 0.05 else 0.2) else [],
+        "groups": chance.sample(GROUPS, 1) if chance.random() < (0.02 if share < 0.05 else 0.2) else [],
+        "deny_users": chance.sample(USERS, 2) if chance.random() < 0.2 else [],
+        "deny_groups": chance.sample(GROUPS, 1) if chance.random() < 0.1 else [],
+    }
+    if collection == "rare" and number == 0:
+        acl = {"public": False, "users": ["lonely"], "groups": [], "deny_users": [], "deny_groups": []}
+    return Row(f"{collection}-{number}", collection, acl, {"kind": chance.choice(KINDS), "year": 2000 + number % 20})
+
+
+def upload(team: Team, rows: list[Row]) -> None:
+    documents = [
+        {
+            "external_id": row.external_id,
+            "collection": row.collection,
+            "text": f"Common words about {row.external_id}.",
+            "acl": row.acl,
+            "metadata": row.metadata,
+        }
+        for row in rows
+    ]
+    for start in range(0, len(documents), 500):
+        answer = team.manager.post("/v1/documents:batch", json={"documents": documents[start : start + 500]})
+        assert answer.status_code == 200, answer.text
+        for row, result in zip(rows[start : start + 500], answer.json()["results"], strict=True):
+            row.id = result["document"]["id"]
+
+
+@dataclass(frozen=True)
+class Question:
+    collection: str
+    user: str | None
+    groups: tuple[str, ...]
+    filter: dict[str, Any] | None
+
+    def body(self) -> dict[str, Any]:
+        body: dict[str, Any] = {"query": "common words", "collections": [self.collection], "top_k": MOST}
+        if self.user is not None or self.groups:
+            body["as_user"] = {"user": self.user, "groups": list(self.groups)}
+        if self.filter is not None:
+            body["filter"] = self.filter
+        return body
+
+    def expects(self, row: Row) -> bool:
+        return row.collection == self.collection and self._may_read(row.acl) and self._matches(row.metadata)
+
+    def _may_read(self, acl: dict[str, Any]) -> bool:
+        if self.user in acl["deny_users"] or set(self.groups) & set(acl["deny_groups"]):
+            return False
+        return acl["public"] or self.user in acl["users"] or bool(set(self.groups) & set(acl["groups"]))
+
+    def _matches(self, metadata: dict[str, Any]) -> bool:
+        wanted = self.filter or {}
+        kind, year = wanted.get("kind"), wanted.get("year")
+        return (kind is None or metadata["kind"] == kind) and (year is None or metadata["year"] >= year["$gte"])
+
+
+def random_question(chance: random.Random) -> Question:
+    narrowing: dict[str, Any] = {}
+    if chance.random() < 0.3:
+        narrowing["kind"] = chance.choice(KINDS)
+    if chance.random() < 0.2:
+        narrowing["year"] = {"$gte": 2000 + chance.randrange(20)}
+    user = chance.choice([None, "lonely", *USERS])
+    groups = () if user is None else tuple(chance.sample(GROUPS, chance.randrange(3)))
+    # The rare collection is asked most: its answers are short, and what leaks there stands out.
+    return Question(chance.choices(["rare", "some", "open"], [8, 2, 1])[0], user, groups, narrowing or None)
+
+
+def wrong_answers(world: World, queries: int, seed: int) -> list[str]:
+    """Ask at random; return what was leaked and what was missing."""
+    chance, application, wrong = random.Random(seed), world.application, []
+    for _ in range(queries):
+        question = random_question(chance)
+        answer = application.post("/v1/retrieve", json=question.body())
+        assert answer.status_code == 200, answer.text
+        got = {result["external_id"] for result in answer.json()["results"]}
+        expected = {row.external_id for row in world.rows.values() if question.expects(row)}
+        wrong += [f"leaked {name} to {question}" for name in got - expected]
+        if len(got) < MOST:
+            wrong += [f"missing {name} for {question}" for name in expected - got]
+    return wrong
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_thousand_random_questions_leak_nothing_and_miss_nothing(world: World) -> None:
+    assert wrong_answers(world, QUERIES, seed=1) == []
+
+
+def test_the_lonely_reader_finds_her_one_document_in_a_thousand(world: World) -> None:
+    body = Question("rare", "lonely", (), None).body()
+    assert [
+        result["external_id"] for result in world.application.post("/v1/retrieve", json=body).json()["results"]
+    ] == ["rare-0"]
+
+
+def test_a_service_that_forgets_the_deny_lists_is_caught(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_deny(scope: AccessScope) -> Every:
+        return Every((Match("team", (scope.team,)), Match("allow", tuple(sorted(scope.tokens)))))
+
+    monkeypatch.setattr(conditions, "readable", without_deny)
+    monkeypatch.setattr(chunks, "readable", _nobody_asked)
+    assert wrong_answers(world, 300, seed=2)
+
+
+def test_either_check_alone_holds_when_the_other_is_broken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(chunks, "readable", _nobody_asked)
+        assert wrong_answers(world, 300, seed=3) == []
+    with monkeypatch.context() as broken:
+        broken.setattr(conditions, "readable", lambda scope: Every((Match("team", (scope.team,)),)))
+        assert not [problem for problem in wrong_answers(world, 300, seed=3) if problem.startswith("leaked")]
+
+
+class TestRevocation:
+    """The index learns of a revocation from a job; the answer must not wait for it."""
+
+    @pytest.fixture(autouse=True)
+    def revoked(self, world: World) -> Iterator[None]:
+        """A hundred documents closed to all, with no worker to tell the index."""
+        nobody: dict[str, Any] = {"public": False, "users": [], "groups": [], "deny_users": [], "deny_groups": []}
+        open_rows = [row for row in world.rows.values() if row.collection == "open"]
+        before = {row.external_id: row.acl for row in open_rows}
+        for row in open_rows:
+            answer = world.team.manager.patch(f"/v1/documents/{row.id}/acl", json=nobody)
+            assert answer.status_code == 202, answer.text
+            row.acl = nobody
+        yield
+        for row in open_rows:
+            row.acl = before[row.external_id]
+            world.team.manager.patch(f"/v1/documents/{row.id}/acl", json=row.acl)
+        world.service.work()
+
+    def test_holds_from_the_moment_it_is_acknowledged(self, world: World) -> None:
+        assert wrong_answers(world, 300, seed=4) == []
+
+    def test_an_answer_that_is_not_confirmed_is_caught(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(chunks, "readable", _nobody_asked)
+        assert [problem for problem in wrong_answers(world, 300, seed=4) if problem.startswith("leaked")]
+
+
+def _nobody_asked(_scope: AccessScope, *, few: bool = False) -> ColumnElement[bool]:
+    """The broken variant of the second check: everything may be read."""
+    return true()
+
+
+def test_scores_stay_the_same_when_others_add_what_she_cannot_read(team: Team) -> None:
+    for number in range(20):
+        team.put(f"The quarterly budget of department {number} covers travel.", acl={"users": ["ann"]})
+    team.drain()
+    asker = team.client("query", user="ann")
+    before = [(hit["external_id"], hit["scores"]) for hit in team.retrieve("budget for travel", asker, top_k=20)]
+    documents = [
+        {"text": f"Budget, travel and budget again, number {number}.", "acl": {"users": ["bob"]}}
+        for number in range(1000)
+    ]
+    assert team.manager.post("/v1/documents:batch", json={"documents": documents}).status_code == 200
+    team.drain()
+    after = [(hit["external_id"], hit["scores"]) for hit in team.retrieve("budget for travel", asker, top_k=20)]
+    assert len(before) == 20
+    assert after == before
+
+
+def test_a_key_of_one_user_is_that_user_and_nobody_else(team: Team) -> None:
+    team.put("A secret recipe.", external_id="recipe", acl={"users": ["ann"]})
+    team.drain()
+    assert team.retrieve("secret recipe", team.client("query", user="ann"))
+    assert not team.retrieve("secret recipe", team.client("query", user="bob"))
+    assert not team.retrieve("secret recipe", team.client("query"))
+    taken = team.client("query", "impersonate", user="bob")
+    refused = taken.post("/v1/retrieve", json={"query": "secret recipe", "as_user": {"user": "ann", "groups": []}})
+    assert refused.status_code == 403
+
+
+def test_data_of_one_folder_cannot_serve_two_processes(tmp_path: Path) -> None:
+    from rag_service.errors import ConfigError
+
+    with (
+        Started(settings_for(tmp_path)),
+        pytest.raises(ConfigError, match="Another process"),
+        Started(settings_for(tmp_path)),
+    ):
+        pass
