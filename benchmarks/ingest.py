@@ -19,6 +19,7 @@ from rag_service.chunking.base import embedded_text
 from rag_service.db import chunks, collections, documents, jobs, sources
 from rag_service.runtime import Runtime, build
 from rag_service.settings import Settings
+from rag_service.types import JobState
 from workers.inside import InsideWorker
 
 TEAM = "bench"
@@ -76,7 +77,7 @@ def _ingest(runtime: Runtime, docs: Path) -> Ingested:
             collection_id=collection.id,
             name=docs.name,
             source_type="files",
-            config={"root": str(docs.absolute())},
+            config={"root": str(docs.resolve())},
             acl=Acl(public=True),
             schedule_s=None,
             max_deleted_percent=20,
@@ -87,6 +88,8 @@ def _ingest(runtime: Runtime, docs: Path) -> Ingested:
     while True:
         with runtime.database.read() as connection:
             job = jobs.get(connection, TEAM, job_id)
+        if job.state == JobState.FAILED:
+            raise RuntimeError(f"the sync failed: {job.error}")
         if job.state.is_final:
             break
         time.sleep(0.05)

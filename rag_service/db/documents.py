@@ -288,7 +288,8 @@ def _says(key: str, value: str) -> ColumnElement[bool]:
         # SQLite reads JSON booleans as 1 and 0; the arrow leaves them as they are written, as Postgres does.
         written = cast(documents.c.metadata.op("->")(key), Text)
         return written.in_([value, f'"{value}"'])
-    return documents.c.metadata[key].as_string() == value
+    same: ColumnElement[bool] = documents.c.metadata[key].as_string() == value
+    return same
 
 
 def _columns(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,15 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeAlias, cast, get_args
 
 from qdrant_edge import Bm25, Bm25Config, DisabledStemmer, StopwordsSet
 
 from rag_service.embedding.base import TextKind
+from rag_service.errors import ConfigError
 from rag_service.types import SparseVector
+
+Analyser: TypeAlias = Literal["english", "multilingual"]
 
 # The usual parameters of BM25 (Robertson and Zaragoza, 2009).
 _K1 = 1.2
@@ -27,6 +30,13 @@ _UNSPACED = re.compile(
 )
 
 
+def checked_analyser(name: str) -> Analyser:
+    """Raises ConfigError for an index that was built with an analyser this version does not have."""
+    if name not in get_args(Analyser):
+        raise ConfigError(f"There is no analyser {name!r}. Use a version of the service that has it.")
+    return cast(Analyser, name)
+
+
 class Bm25Encoder:
     """Term weights whose product, summed over shared terms and multiplied by IDF, is the BM25 score.
 
@@ -36,7 +46,7 @@ class Bm25Encoder:
     read scripts without blanks as pairs of neighbouring characters.
     """
 
-    def __init__(self, average_length: float = 256.0, analyser: Literal["english", "multilingual"] = "english") -> None:
+    def __init__(self, average_length: float = 256.0, analyser: Analyser = "english") -> None:
         self._average_length = average_length
         self._analyser = analyser
 

@@ -76,8 +76,8 @@ class VectorStore(Protocol):
 
     def upsert(self, index: str, points: Sequence[VectorPoint]) -> None: ...
 
-    def delete(self, index: str, document_id: str, older_than: int | None = None) -> None:
-        """Remove a document's points, or only those of a version below `older_than`."""
+    def delete(self, index: str, document_id: str, *, older_than: int | None = None, only: int | None = None) -> None:
+        """Remove a document's points: all, or those of a version below `older_than`, or of version `only`."""
         ...
 
     def update(

@@ -1,0 +1,259 @@
+"""Chooses every variant and wires the use-cases: the only module that knows what is embedded and what is not."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+import connectors
+from connectors.base import Connector
+from connectors.errors import FatalSourceError
+from rag_service.blobs import BlobStore, LocalBlobs
+from rag_service.chunking.structure import StructureChunker
+from rag_service.db import Database, jobs, sources
+from rag_service.embedding.base import Embedder, LexicalEncoder
+from rag_service.embedding.lexical import Bm25Encoder, checked_analyser
+from rag_service.errors import ConfigError, RetryableError
+from rag_service.ingest.catalogue import Catalogue
+from rag_service.ingest.indexer import Indexer
+from rag_service.ingest.intake import Intake
+from rag_service.ingest.removal import Removal
+from rag_service.ingest.runner import Leases, Runner
+from rag_service.ingest.sync import Syncer
+from rag_service.parsing.sandbox import ParserSandbox
+from rag_service.queue import Broker, make_broker, send
+from rag_service.reranking.base import NullReranker
+from rag_service.retrieval.retriever import Retriever
+from rag_service.settings import Settings
+from rag_service.types import IndexVersion, JobKind
+from rag_service.vectors.base import VectorStore
+
+# Terms of an average chunk that survive the stop list: about six in ten of its tokens in English prose.
+_TERMS_PER_TOKEN = 0.6
+_DEFAULT_ANALYSER = "english"
+# A message not answered within this time is taken for lost; a second one does no harm.
+_RING_AGAIN_S = 60.0
+_RING_AT_MOST = 200
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Everything that the API, the workers and the command line call. Built by `build`, closed by `close`."""
+
+    settings: Settings
+    database: Database
+    blobs: BlobStore
+    vectors: VectorStore
+    embedder: Embedder
+    broker: Broker
+    sandbox: ParserSandbox
+    leases: Leases
+    catalogue: Catalogue
+    intake: Intake
+    removal: Removal
+    syncer: Syncer
+    indexer: Indexer
+    runner: Runner
+    retriever: Retriever
+    connect: Callable[[str, Mapping[str, Any]], Connector]
+    _locks: list[IO[str]] = field(default_factory=list)
+
+    @property
+    def embedded(self) -> bool:
+        """One process holds everything: its lock says that no other worker can be alive."""
+        return self.settings.qdrant_url is None
+
+    def open(self) -> None:
+        """Take the data folder, migrate, and check that the indexes fit the configured model.
+
+        Raises ConfigError with what to do.
+        """
+        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        if self.embedded:
+            self._locks.append(_lock(self.settings.data_dir))
+        self.database.migrate()
+        self.catalogue.check_models()
+
+    def recover(self) -> None:
+        """At the start of the only worker process: give back what the one before held, and ring for all there is."""
+        with self.database.transaction() as transaction:
+            if self.embedded:
+                jobs.release_all(transaction.connection)
+            jobs.settle_parent(transaction.connection)
+            waiting = jobs.to_ring(transaction.connection, silent_for_s=0, limit=None)
+        for kind, job_id in waiting:
+            self.ring(kind, job_id)
+
+    def sweep(self) -> None:
+        """Queue due syncs, end syncs that are through, ring again for jobs whose message seems lost."""
+        with self.database.transaction() as transaction:
+            for source in sources.take_due(transaction.connection):
+                self.syncer.start(transaction, source)
+            jobs.settle_parent(transaction.connection)
+            lost = jobs.to_ring(transaction.connection, silent_for_s=_RING_AGAIN_S, limit=_RING_AT_MOST)
+        for kind, job_id in lost:
+            self.ring(kind, job_id)
+
+    def ring(self, kind: JobKind, job_id: str) -> None:
+        send(self.broker, kind.value, job_id)
+
+    def admin_key(self) -> str:
+        """The admin key: from the settings, or made once and kept in the data folder, readable by its owner only."""
+        if self.settings.admin_key is not None:
+            return self.settings.admin_key.get_secret_value()
+        path = self.settings.data_dir / "admin.key"
+        if not path.exists():
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w") as file:
+                file.write(f"rag_admin_{secrets.token_urlsafe(32)}\n")
+        return path.read_text().strip()
+
+    def parts(self) -> dict[str, str | None]:
+        """Each part this process needs, with what is wrong with it (None: nothing)."""
+        return {"database": self._database_problem(), "embedder": None, "vectors": None}
+
+    def _database_problem(self) -> str | None:
+        try:
+            pending = self.database.pending_migrations()
+        except RetryableError as error:
+            return error.message
+        return "There are migrations to run: start `rag serve` once with this version." if pending else None
+
+    def close(self) -> None:
+        """Stop taking work, wait for what is under way, and close the stores."""
+        self.runner.stopping.set()
+        self.broker.close()
+        self.sandbox.close()
+        self.leases.close()
+        self.vectors.close()
+        self.database.close()
+        while self._locks:
+            self._locks.pop().close()
+
+
+def build(settings: Settings) -> Runtime:
+    """Wire the service. Opens nothing yet and loads no model. Raises ConfigError for a mix that cannot work."""
+    _refuse_impossible(settings)
+    database = Database(settings.sql_url)
+    blobs = LocalBlobs(settings.data_dir / "blobs")
+    vectors = _vectors(settings)
+    embedder = _embedder(settings)
+    broker = make_broker(settings.redis_url)
+    sandbox = ParserSandbox(settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes)
+    chunker = StructureChunker(embedder.token_spans, min(settings.chunk_tokens, embedder.window))
+
+    def ring(kind: JobKind, job_id: str) -> None:
+        send(broker, kind.value, job_id)
+
+    def connect(source_type: str, config: Mapping[str, Any]) -> Connector:
+        return _connect(settings.source_root, source_type, config)
+
+    intake = Intake(database, blobs, ring)
+    removal = Removal(database, blobs, vectors, ring)
+    syncer = Syncer(database, intake, removal, connect, ring)
+    indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, _lexical)
+    leases = Leases(database, settings.lease_s)
+    return Runtime(
+        settings=settings,
+        database=database,
+        blobs=blobs,
+        vectors=vectors,
+        embedder=embedder,
+        broker=broker,
+        sandbox=sandbox,
+        leases=leases,
+        catalogue=Catalogue(
+            database, vectors, embedder, chunker, _DEFAULT_ANALYSER, _TERMS_PER_TOKEN * settings.chunk_tokens
+        ),
+        intake=intake,
+        removal=removal,
+        syncer=syncer,
+        indexer=indexer,
+        runner=Runner(database, leases, indexer, syncer, removal, ring),
+        retriever=Retriever(
+            database,
+            vectors=vectors,
+            embedder=embedder,
+            lexical=_lexical,
+            reranker=NullReranker(),
+            candidates=settings.candidates,
+        ),
+        connect=connect,
+    )
+
+
+def _refuse_impossible(settings: Settings) -> None:
+    if settings.redis_url and not settings.qdrant_url:
+        raise ConfigError(
+            "RAG_REDIS_URL means several processes, and the embedded vector store allows one. "
+            "Set RAG_QDRANT_URL too, or unset RAG_REDIS_URL."
+        )
+    if settings.embedder == "http" and not settings.embedding_url:
+        raise ConfigError("RAG_EMBEDDER=http needs RAG_EMBEDDING_URL, the base URL of an embeddings API.")
+
+
+def _vectors(settings: Settings) -> VectorStore:
+    if settings.qdrant_url:
+        from rag_service.vectors.server import ServerVectorStore, connect_to
+
+        key = settings.qdrant_api_key
+        return ServerVectorStore(connect_to(settings.qdrant_url, key.get_secret_value() if key else None))
+    from rag_service.vectors.edge import EdgeVectorStore
+
+    return EdgeVectorStore(settings.data_dir / "vectors")
+
+
+def _embedder(settings: Settings) -> Embedder:
+    if settings.embedder == "hashing":
+        from rag_service.embedding.hashing import HashingEmbedder
+
+        return HashingEmbedder()
+    if settings.embedder == "http":
+        from rag_service.embedding.http import HttpEmbedder
+
+        key = settings.embedding_api_key
+        return HttpEmbedder(
+            settings.embedding_url or "",
+            settings.embedding_model,
+            key.get_secret_value() if key else None,
+            settings.embedding_dimensions,
+            settings.embedding_window,
+        )
+    from rag_service.embedding.local import LocalEmbedder
+
+    return LocalEmbedder(settings.embedding_model, settings.embedding_dtype)
+
+
+def _lexical(index: IndexVersion) -> LexicalEncoder:
+    return _encoder(index.average_length, index.analyser)
+
+
+@lru_cache(maxsize=256)
+def _encoder(average_length: float, analyser: str) -> Bm25Encoder:
+    return Bm25Encoder(average_length, checked_analyser(analyser))
+
+
+def _connect(source_root: Path | None, source_type: str, config: Mapping[str, Any]) -> Connector:
+    if source_root is not None and source_type == "files":
+        root = Path(str(config.get("root", ""))).resolve()
+        if not root.is_relative_to(source_root.resolve()):
+            raise FatalSourceError(f"The folder must lie in {source_root}. Move it there or change RAG_SOURCE_ROOT.")
+    return connectors.create(source_type, config)
+
+
+def _lock(data_dir: Path) -> IO[str]:
+    file = (data_dir / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise ConfigError(
+            f"Another process uses the data folder {data_dir}. Stop it, or choose another RAG_DATA_DIR."
+        ) from None
+    return file
