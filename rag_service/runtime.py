@@ -240,11 +240,18 @@ def _encoder(average_length: float, analyser: str) -> Bm25Encoder:
 
 
 def _connect(source_root: Path | None, source_type: str, config: Mapping[str, Any]) -> Connector:
-    if source_root is not None and source_type == "files":
-        root = Path(str(config.get("root", ""))).resolve()
-        if not root.is_relative_to(source_root.resolve()):
-            raise FatalSourceError(f"The folder must lie in {source_root}. Move it there or change RAG_SOURCE_ROOT.")
+    if source_root is not None and source_type == "files" and not _lies_in(source_root, str(config.get("root", ""))):
+        raise FatalSourceError(
+            f"The folder must lie in {source_root}. Move it there or change RAG_SOURCE_ROOT.", code="outside_source_root"
+        )
     return connectors.create(source_type, config)
+
+
+def _lies_in(source_root: Path, folder: str) -> bool:
+    try:
+        return Path(folder).resolve().is_relative_to(source_root.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of symlinks, a name that no file can have
+        return False
 
 
 def _lock(data_dir: Path) -> IO[str]:

@@ -15,7 +15,8 @@ from rag_service.runtime import build
 from rag_service.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("rag_service", "workers", "connectors", "benchmarks", "tests")
+PRODUCT = ("rag_service", "workers", "connectors", "benchmarks")
+PACKAGES = (*PRODUCT, "tests")
 LONGEST_FUNCTION = 60
 LONGEST_MODULE = 400
 
@@ -33,7 +34,8 @@ def documentation() -> str:
 @pytest.mark.parametrize("path", list(modules()), ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_and_functions_stay_within_their_budget(path: Path) -> None:
     text = path.read_text()
-    assert text.count("\n") <= LONGEST_MODULE
+    # A specification may be as long as the thing it specifies needs.
+    assert text.count("\n") <= LONGEST_MODULE or path.is_relative_to(ROOT / "tests")
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, f"{node.name} is too long"

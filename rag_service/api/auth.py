@@ -1,0 +1,172 @@
+"""Who is calling: a bearer key becomes a caller with a team and scopes, before any body is read.
+
+`admin` implies every scope, `manage` implies `ingest` and `query`. A key of a team speaks for that team only; an
+admin key names its team in `X-Rag-Team`. A key made with a user or groups always asks as that person.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Literal, TypeAlias
+
+from fastapi import Depends, Request
+from pydantic import Field
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from rag_service.access import Principal
+from rag_service.api import problems
+from rag_service.api.schemas import Model, PersonName
+from rag_service.db import teams
+from rag_service.errors import InvalidRequest, NotAuthenticated, NotPermitted, RagError
+from rag_service.runtime import Runtime
+from rag_service.types import ApiKey, utc_now
+
+KeyScope: TypeAlias = Literal["query", "ingest", "impersonate", "manage", "admin"]
+
+_ALL = frozenset({"query", "ingest", "impersonate", "manage", "admin"})
+_IMPLIED = {"manage": frozenset({"query", "ingest"}), "admin": _ALL}
+_OPEN = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"})
+_LONGEST_SECRET = 512
+
+
+class AsUser(Model):
+    """The person for whom an application asks. Nobody in particular (`{}`) reads public documents only."""
+
+    user: PersonName | None = None
+    groups: list[PersonName] = Field(default_factory=list, max_length=10_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`team` is "" where an admin key names none. `fixed`: the key was made for one user or certain groups."""
+
+    team: str
+    scopes: frozenset[str]
+    user: str | None = None
+    groups: frozenset[str] = field(default_factory=frozenset)
+    fixed: bool = False
+    administrator: bool = False
+
+    def principal(self, as_user: AsUser | None = None) -> Principal:
+        """Who reads. Raises NotPermitted when the key may not ask for somebody else."""
+        if as_user is None:
+            return Principal(self.team, self.user, self.groups, manages="manage" in self.scopes)
+        if self.fixed or "impersonate" not in self.scopes:
+            raise NotPermitted("as_user needs a key with the scope impersonate that is not itself bound to a user.")
+        return Principal(self.team, as_user.user, frozenset(as_user.groups))
+
+
+class Guard:
+    """Lets nobody past without a valid key, but to the few open addresses."""
+
+    def __init__(self, app: ASGIApp, *, runtime: Runtime) -> None:
+        self._app = app
+        self._runtime = runtime
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in _OPEN:
+            try:
+                scope["state"]["caller"] = await run_in_threadpool(self._authenticate, Headers(scope=scope))
+            except RagError as error:
+                await problems.respond_to(scope, error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _authenticate(self, headers: Headers) -> Caller:
+        secret, named = _bearer(headers), headers.get("x-rag-team")
+        if hmac.compare_digest(_digest(secret), self._admin_digest):
+            return self._administrator(named)
+        with self._runtime.database.read() as connection:
+            key = teams.find_key(connection, secret)
+        if key is None or not _is_valid(key):
+            raise NotAuthenticated
+        if key.team_id is None:
+            return self._administrator(named)
+        if named is not None and named != key.team_id:
+            raise NotPermitted("X-Rag-Team names another team than that of the key. Leave the header out.")
+        return Caller(
+            team=key.team_id,
+            scopes=_expanded(key.scopes),
+            user=key.user,
+            groups=frozenset(key.groups or ()),
+            fixed=key.user is not None or key.groups is not None,
+        )
+
+    def _administrator(self, named: str | None) -> Caller:
+        if named is not None:
+            with self._runtime.database.read() as connection:
+                teams.get(connection, named)
+        return Caller(team=named or "", scopes=_ALL, administrator=True)
+
+    @cached_property
+    def _admin_digest(self) -> bytes:
+        return _digest(self._runtime.admin_key())
+
+
+def require(*any_of: KeyScope) -> Callable[[Request], Coroutine[Any, Any, Caller]]:
+    """A dependency: the caller, who acts within a team and has one of these scopes (or any at all, if none is said)."""
+
+    async def caller(request: Request) -> Caller:
+        who = _caller(request)
+        if not who.team:
+            raise InvalidRequest("An admin key names its team: send the header X-Rag-Team.", code="team_required")
+        if any_of and who.scopes.isdisjoint(any_of):
+            raise NotPermitted(f"This needs a key with the scope {' or '.join(any_of)}.")
+        return who
+
+    return caller
+
+
+async def any_key(request: Request) -> Caller:
+    """A dependency: whoever has a valid key, with or without a team."""
+    return _caller(request)
+
+
+async def administrator(request: Request) -> Caller:
+    """A dependency: the holder of an admin key of the whole service."""
+    who = _caller(request)
+    if not who.administrator:
+        raise NotPermitted("This needs an admin key of the service.")
+    return who
+
+
+AnyKey = Annotated[Caller, Depends(any_key)]
+Administrator = Annotated[Caller, Depends(administrator)]
+Member = Annotated[Caller, Depends(require())]
+Asker = Annotated[Caller, Depends(require("query"))]
+Reader = Annotated[Caller, Depends(require("query", "ingest"))]
+Ingester = Annotated[Caller, Depends(require("ingest"))]
+Manager = Annotated[Caller, Depends(require("manage"))]
+
+
+def _caller(request: Request) -> Caller:
+    who = request.scope["state"].get("caller")
+    if not isinstance(who, Caller):
+        raise NotAuthenticated
+    return who
+
+
+def _bearer(headers: Headers) -> str:
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
+    secret = secret.strip()
+    if scheme.lower() != "bearer" or not 0 < len(secret) <= _LONGEST_SECRET:
+        raise NotAuthenticated
+    return secret
+
+
+def _is_valid(key: ApiKey) -> bool:
+    return key.revoked_at is None and (key.expires_at is None or key.expires_at > utc_now())
+
+
+def _expanded(scopes: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(scopes).union(*(_IMPLIED.get(scope, frozenset()) for scope in scopes))
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

@@ -1,0 +1,140 @@
+"""Jobs: what the service is doing, how far it is, and how it ended."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, TypeAlias
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from rag_service.api.auth import Ingester, Manager
+from rag_service.api.schemas import After, Failure, Id, Limit, Listing, Service
+from rag_service.api.strict import StrictRoute
+from rag_service.db import Connection, jobs
+from rag_service.db.jobs import Job
+from rag_service.types import JobKind, JobState
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute)
+
+_SETTLED = (JobState.SUCCEEDED, JobState.COMPLETED_WITH_ERRORS)
+
+
+class Counters(BaseModel):
+    """Documents of a sync, by what became of them."""
+
+    scanned: int = 0
+    new: int = 0
+    modified: int = 0
+    metadata_modified: int = 0
+    deleted: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+
+class Progress(BaseModel):
+    """`total` may still grow while a source is being listed."""
+
+    done: int
+    total: int
+    percent: float
+
+
+class JobRecord(BaseModel):
+    id: str
+    kind: JobKind
+    state: JobState
+    counters: Counters
+    stages_ms: dict[str, float] = Field(
+        description="Milliseconds per stage; for a sync the sum over its documents, which only GET /v1/jobs/{id} gives."
+    )
+    progress: Progress
+    error: Failure | None
+    attempts: int
+    cancel_requested: bool
+    source_id: str | None
+    document_id: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+_Text: TypeAlias = Annotated[str | None, Query(max_length=100)]
+
+
+@router.get("")
+def list_jobs(
+    service: Service,
+    caller: Ingester,
+    *,
+    state: JobState | None = None,
+    kind: JobKind | None = None,
+    source: _Text = None,
+    document: _Text = None,
+    limit: Limit = 50,
+    after: After = None,
+) -> Listing[JobRecord]:
+    """List the team's jobs, newest first. `source` and `document` are ids."""
+    narrowing = jobs.JobFilter(state, kind, source, document)
+    with service.database.read() as connection:
+        page = jobs.page(connection, caller.team, narrowing, limit=limit, after=after)
+        return Listing[JobRecord].of(page, lambda job: _record(connection, job))
+
+
+@router.get("/{job_id}")
+def get_job(service: Service, caller: Ingester, job_id: Id) -> JobRecord:
+    """One job with its counters, progress and milliseconds per stage."""
+    with service.database.read() as connection:
+        job = jobs.get(connection, caller.team, job_id)
+        record = _record(connection, job)
+        if job.kind == JobKind.SYNC:
+            record.stages_ms = {**record.stages_ms, **jobs.stages_of_children(connection, job.id)}
+    return record
+
+
+@router.post("/{job_id}/cancel", status_code=202)
+def cancel_job(service: Service, caller: Manager, job_id: Id) -> JobRecord:
+    """Cancel a job: at once if it waits, at its next step if it runs. One that has ended stays as it is."""
+    with service.database.transaction() as transaction:
+        return _record(transaction.connection, jobs.cancel(transaction.connection, caller.team, job_id))
+
+
+def _record(connection: Connection, job: Job) -> JobRecord:
+    children = jobs.children(connection, job.id) if job.kind == JobKind.SYNC else {}
+    return JobRecord(
+        id=job.id,
+        kind=job.kind,
+        state=job.state,
+        counters=_counters(job, children),
+        stages_ms=dict(job.stages_ms),
+        progress=_progress(job, children),
+        error=Failure.of(job.error),
+        attempts=job.attempts,
+        cancel_requested=job.cancel_requested,
+        source_id=job.source_id,
+        document_id=job.document_id,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+    )
+
+
+def _counters(job: Job, children: dict[JobState, int]) -> Counters:
+    counted = Counters.model_validate({name: job.counters.get(name, 0) for name in Counters.model_fields})
+    if job.state not in _SETTLED:
+        # A sync adds up its documents' failures when it is settled.
+        counted.failed += children.get(JobState.FAILED, 0)
+    return counted
+
+
+def _progress(job: Job, children: dict[JobState, int]) -> Progress:
+    if job.kind != JobKind.SYNC:
+        done = int(job.state.is_final)
+        return Progress(done=done, total=1, percent=100.0 * done)
+    scanned = int(job.counters.get("scanned", 0))
+    total = max(job.total or 0, scanned)
+    waiting = sum(count for state, count in children.items() if not state.is_final)
+    done = max(0, scanned - waiting)
+    finished = job.state in _SETTLED
+    percent = 100.0 if finished else round(100.0 * done / total, 1) if total else 0.0
+    return Progress(done=total if finished else done, total=total, percent=percent)

@@ -1,0 +1,84 @@
+"""The OpenAPI document: what FastAPI derives, with our errors, security and two-bodied routes filled in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from rag_service.api.problems import MEDIA_TYPE, Problem
+from rag_service.api.uploads import ContentForm, ContentIn, DocumentForm, DocumentIn
+
+_REF = "#/components/schemas/{model}"
+_METHODS = frozenset({"get", "post", "put", "patch", "delete"})
+_WHY = {
+    "400": "The body is not what its Content-Type says.",
+    "401": "No valid key was sent.",
+    "403": "The key may not do this.",
+    "404": "There is nothing here under that id that the key may see.",
+    "409": "The request collides with what is already there.",
+    "413": "The body is too large.",
+    "415": "The body is of a kind that this route does not take.",
+    "422": "The request cannot be understood; errors names the fields.",
+    "500": "A defect of the service; its log has it under the request id.",
+    "503": "A part of the service does not answer; Retry-After says when to try again.",
+}
+_TEAM_HEADER = {
+    "name": "X-Rag-Team",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "The team to act for, with an admin key. The key of a team implies its team.",
+}
+
+
+def install(app: FastAPI) -> None:
+    """Replace the application's OpenAPI document by ours; made at the first request for it."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign] # the way FastAPI documents
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+    )
+    components = document["components"]
+    described = [(model, "validation") for model in (DocumentIn, DocumentForm, ContentIn, ContentForm, Problem)]
+    _, schemas = models_json_schema(described, ref_template=_REF)  # type: ignore[arg-type] # it infers str for the mode
+    components["schemas"].update(schemas["$defs"])
+    for unused in ("HTTPValidationError", "ValidationError"):
+        components["schemas"].pop(unused, None)
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "A key of a team."}}
+    components["parameters"] = {"Team": _TEAM_HEADER}
+    components["responses"] = {status: _problem_response(why) for status, why in _WHY.items()}
+    for path, item in document["paths"].items():
+        if path.startswith("/v1/"):
+            for method in _METHODS & item.keys():
+                _complete(path, method, item[method])
+    return document
+
+
+def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
+    operation["security"] = [{"key": []}]
+    if not path.startswith("/v1/teams"):
+        operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/Team"})
+    statuses = {"401", "403", "422", "500", "503"}
+    if method != "get":
+        statuses |= {"400", "409", "413"}
+    if "{" in path or not path.endswith(("/teams", "/source-types")):
+        statuses.add("404")
+    if "multipart/form-data" in operation.get("requestBody", {}).get("content", {}):
+        statuses.add("415")
+    for status in sorted(statuses):
+        operation["responses"][status] = {"$ref": f"#/components/responses/{status}"}
+
+
+def _problem_response(why: str) -> dict[str, Any]:
+    return {"description": why, "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}}

@@ -1,0 +1,132 @@
+"""Whatever is sent, no route answers 5xx, and every refusal is a problem."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import Service, Team
+
+# Names that the routes know, so that random bodies get past the first check now and then.
+NAMES = (
+    *(
+        "acl",
+        "as_user",
+        "collection",
+        "collections",
+        "config",
+        "confirm_deletions",
+        "deletion_protection",
+        "deny_users",
+    ),
+    *(
+        "description",
+        "documents",
+        "expires_at",
+        "explain",
+        "external_id",
+        "filter",
+        "fusion",
+        "groups",
+        "highlight",
+        "k",
+    ),
+    *("id", "max_chunks_per_document", "max_percent", "media_type", "metadata", "method", "min_score", "mode", "name"),
+    *(
+        "on_conflict",
+        "public",
+        "query",
+        "root",
+        "schedule_s",
+        "scopes",
+        "text",
+        "title",
+        "top_k",
+        "type",
+        "uri",
+        "user",
+    ),
+    *("users", "weights", "$and", "$or", "$not", "$in", "$gt", "$exists", "$eq"),
+)
+WORDS = ("default", "files", "hybrid", "query", "manage", "rrf", "replace", "text/html", "2026-01-01", "/nowhere", "a")
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.sampled_from(WORDS),
+    st.text(st.characters(), max_size=20),
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.one_of(st.sampled_from(NAMES), st.text(max_size=5)), inner)
+    ),
+    max_leaves=12,
+)
+bodies = st.one_of(st.dictionaries(st.sampled_from(NAMES), values, max_size=6), values)
+starts: dict[str, dict[str, Any]] = {
+    "create_team": {"name": "x"},
+    "create_key": {"name": "k", "scopes": ["query"]},
+    "create_collection": {"name": "c"},
+    "create_document": {"text": "x"},
+    "create_source": {"name": "s", "type": "files", "config": {"root": "/nowhere"}},
+    "validate_source": {"type": "files", "config": {"root": "/nowhere"}},
+    "replace_document_content": {"text": "x"},
+    "retrieve": {"query": "x"},
+}
+
+
+@pytest.fixture(scope="module")
+def own(service: Service) -> Team:
+    return service.new_team()
+
+
+@pytest.fixture(scope="module")
+def operations(service: Service) -> list[tuple[str, str, str]]:
+    paths = service.anonymous.get("/openapi.json").json()["paths"]
+    return [
+        (operation["operationId"], method, path)
+        for path, item in paths.items()
+        for method, operation in item.items()
+        if path.startswith("/v1/")
+    ]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_body_breaks_a_route(own: Team, operations: list[tuple[str, str, str]], data: st.DataObject) -> None:
+    made = own.put("Something to change.")
+    ids = {"document_id": made["id"], "job_id": made["job_id"], "collection": "default", "team_id": own.id}
+    name, method, path = data.draw(st.sampled_from([row for row in operations if row[1] not in ("get", "delete")]))
+    drawn = data.draw(bodies)
+    body = {**starts.get(name, {}), **drawn} if isinstance(drawn, dict) else drawn
+    address = path.format_map({**ids, "source_id": "src_none", "key_id": "key_none"})
+    sent = json.dumps(body).encode()
+    answer = own.admin.request(method, address, content=sent, headers={"Content-Type": "application/json"})
+    assert answer.status_code < 500, answer.text
+    if answer.status_code >= 400:
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json()["status"] == answer.status_code
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_address_breaks_a_route(own: Team, operations: list[tuple[str, str, str]], data: st.DataObject) -> None:
+    junk = st.one_of(st.sampled_from(("0", "-1", "9" * 30, "true", "", "ready", "default")), st.text(max_size=30))
+    name, _, path = data.draw(st.sampled_from([row for row in operations if row[1] == "get"]))
+    parameters = [part.strip("{}") for part in path.split("/") if part.startswith("{")]
+    names = ("limit", "after", "status", "source", "collection", "external_id", "state", "kind", "metadata.a")
+    query = data.draw(st.dictionaries(st.sampled_from(names), junk, max_size=4))
+    address = path
+    for parameter in parameters:
+        address = address.replace(
+            f"{{{parameter}}}", data.draw(st.from_regex(r"[A-Za-z0-9_.:~%-]{1,40}", fullmatch=True))
+        )
+    answer = own.admin.get(address, params=query)
+    assert answer.status_code < 500, (name, answer.text)
