@@ -1,0 +1,77 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from rag_service.cli.failure import MISUSED, CommandFailed
+
+Public = Annotated[bool, typer.Option("--public", help="Everybody in the team may read it.")]
+Users = Annotated[
+    list[str] | None, typer.Option("--user", metavar="USER", help="A user who may read it; repeat for more.")
+]
+Groups = Annotated[
+    list[str] | None, typer.Option("--group", metavar="GROUP", help="A group that may read it; repeat for more.")
+]
+DenyUsers = Annotated[
+    list[str] | None,
+    typer.Option("--deny-user", metavar="USER", help="A user who may not read it, whatever else says so."),
+]
+DenyGroups = Annotated[
+    list[str] | None,
+    typer.Option("--deny-group", metavar="GROUP", help="A group that may not read it, whatever else says so."),
+]
+Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="Show at most this many.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once instead of waiting for the end.")]
+
+
+def acl(
+    public: bool,
+    users: Sequence[str] | None,
+    groups: Sequence[str] | None,
+    deny_users: Sequence[str] | None = None,
+    deny_groups: Sequence[str] | None = None,
+) -> dict[str, Any] | None:
+    """The ACL in the service's shape; None when no option said anything."""
+    lists = {"users": users, "groups": groups, "deny_users": deny_users, "deny_groups": deny_groups}
+    if not public and not any(lists.values()):
+        return None
+    return {"public": public, **{name: list(members or ()) for name, members in lists.items()}}
+
+
+def pairs(given: Sequence[str] | None, option: str) -> dict[str, Any]:
+    """key=value pairs. A value that is JSON (a number, true, a list) is read as such, anything else is text."""
+    values: dict[str, Any] = {}
+    for pair in given or ():
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise CommandFailed(f"{option} {pair} is no pair.", f"Write {option} key=value.", exit_code=MISUSED)
+        values[key] = _value(value)
+    return values
+
+
+def json_object(given: str | None, option: str, example: str) -> dict[str, Any] | None:
+    """An option whose value is a JSON object."""
+    if given is None:
+        return None
+    try:
+        value = json.loads(given)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise CommandFailed(
+            f"The value of {option} is no JSON object.", f"Write it like {option} '{example}'.", exit_code=MISUSED
+        )
+    return value
+
+
+def _value(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return text if value is None or str(value) in ("nan", "inf", "-inf") else value

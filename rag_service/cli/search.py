@@ -1,0 +1,102 @@
+"""rag search, and how cited results are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rag_service.cli.options import json_object
+from rag_service.cli.output import Output, printable
+from rag_service.cli.session import Session, connected
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+_INDENT = "   "
+
+
+@connected
+def search(
+    session: Session,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What you want to know.")],
+    *,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", metavar="N", min=1, max=100, help="Number of results.")] = 10,
+    mode: Annotated[
+        str | None, typer.Option("--mode", metavar="MODE", help="hybrid (default), dense or lexical.")
+    ] = None,
+    as_user: Annotated[
+        str | None,
+        typer.Option("--as-user", metavar="USER", help="See what this user may read; needs the scope impersonate."),
+    ] = None,
+    as_groups: Annotated[
+        list[str] | None,
+        typer.Option("--as-group", metavar="GROUP", help="... as a member of this group; repeat for more."),
+    ] = None,
+    narrowing: Annotated[
+        str | None, typer.Option("--filter", metavar="JSON", help="Only documents like this, in Mongo's words.")
+    ] = None,
+    collections: Annotated[
+        list[str] | None, typer.Option("--collection", metavar="NAME", help="Only this collection; repeat for more.")
+    ] = None,
+) -> None:
+    """Ask a question. Results come with their sources, and only those that the asker may read."""
+    request: dict[str, Any] = {"query": query, "top_k": top_k, "highlight": True}
+    if mode is not None:
+        request["mode"] = mode
+    if as_user is not None or as_groups:
+        request["as_user"] = {"user": as_user, "groups": list(as_groups or ())}
+    if narrowing is not None:
+        request["filter"] = json_object(narrowing, "--filter", '{"year": {"$gte": 2024}}')
+    if collections:
+        request["collections"] = list(collections)
+    answer = session.service.post("/v1/retrieve", request)
+    session.output.data(answer)
+    show_results(session.output, answer)
+
+
+def show_results(output: Output, answer: dict[str, Any]) -> None:
+    """Every result with its citation, and what the search cost."""
+    if output.as_json:
+        return
+    for result in answer["results"]:
+        output.show(*_cited(result, output.console), "")
+    if not answer["results"]:
+        output.show("Nothing found that this asker may read.")
+    found = len(answer["results"])
+    output.show(f"{found} {'result' if found == 1 else 'results'} in {answer['usage']['total_ms']:.0f} ms")
+    for part in answer.get("degraded") or ():
+        output.note(f"Note: {part}")
+
+
+def _cited(result: dict[str, Any], console: Console) -> Iterator[Text]:
+    """A result in lines: what and how good, where, and the passage."""
+    from rich.text import Text
+
+    page = (result.get("position") or {}).get("page")
+    yield Text.assemble(
+        (f"{result['rank']}. ", "bold"),
+        (printable(result["title"] or result["external_id"]), "bold cyan"),
+        f", page {page}" if page else "",
+        (f"  {result['score']:.3f}", "green"),
+    )
+    headings = " > ".join(printable(part) for part in result.get("heading_path") or ())
+    for place in filter(None, (headings, printable(result.get("uri") or ""))):
+        yield Text(f"{_INDENT}{place}", style="dim")
+    for paragraph in _marked(result).split("\n"):
+        for line in paragraph.wrap(console, console.width - len(_INDENT)) if paragraph.plain.strip() else ():
+            yield Text(_INDENT).append_text(line)
+
+
+def _marked(result: dict[str, Any]) -> Text:
+    """The passage with its best sentences in bold."""
+    from rich.text import Text
+
+    text, marked, place = str(result["text"]), Text(), 0
+    for span in sorted(result.get("highlights") or (), key=lambda span: int(span["start"])):
+        marked.append(printable(text[place : span["start"]]))
+        marked.append(printable(text[span["start"] : span["end"]]), style="bold")
+        place = span["end"]
+    return marked.append(printable(text[place:]))

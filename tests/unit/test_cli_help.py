@@ -1,0 +1,89 @@
+"""Help comes at once, for every command, and says what it does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from rag_service import __version__
+from rag_service.cli import app
+
+# A shared machine may be slow; on an idle one it takes a fifth of a second.
+SLOWEST_HELP_S = 2.0
+HEAVY = ("torch", "sentence_transformers", "fastapi", "uvicorn", "sqlalchemy", "httpx", "numpy", "pydantic", "dramatiq")
+
+
+def commands(group: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for command in group.registered_commands:
+        yield (*path, str(command.name))
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        yield from commands(inner.typer_instance, (*path, str(inner.name)))
+
+
+ALL = list(commands(app))
+STARTERS = {("serve",), ("quickstart",)}
+
+
+def test_the_commands_that_users_are_told_of_are_there() -> None:
+    expected = {"serve", "quickstart", "search", "doctor", "source add", "source sync", "document add", "job watch"}
+    assert expected <= {" ".join(path) for path in ALL}
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_command_explains_itself_and_each_of_its_options(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200"})
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage: ")
+    options = [line for line in result.stdout.splitlines() if line.strip().startswith("-")]
+    assert options
+    assert not [line for line in options if len(line.split("  ", 3)) < 2]
+
+
+@pytest.mark.parametrize("path", [path for path in ALL if path not in STARTERS], ids=" ".join)
+def test_every_command_that_asks_the_service_takes_its_address_key_team_and_json(path: tuple[str, ...]) -> None:
+    text = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200"}).stdout
+
+    assert all(option in text for option in ("--url", "--key", "--team", "--json"))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["serve", "--help"]], ids=" ".join)
+def test_help_is_quick(arguments: list[str]) -> None:
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "rag_service", *arguments], capture_output=True, check=True)
+        took.append(time.perf_counter() - began)
+        assert b"Usage: rag" in done.stdout
+    assert min(took) < SLOWEST_HELP_S
+
+
+def test_the_command_line_loads_nothing_heavy_before_it_is_needed() -> None:
+    code = f"import sys, rag_service.cli; sys.stdout.write(' '.join({HEAVY!r} & sys.modules.keys()))".replace(
+        repr(HEAVY), repr(set(HEAVY))
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+
+    assert done.stdout == ""
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    "arguments", [["serch"], ["search"], ["search", "--top-k", "0", "x"], ["source", "add", "files"]]
+)
+def test_a_command_that_is_misspelt_or_incomplete_exits_2_and_says_so_on_stderr(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
+
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Usage: " in result.stderr
