@@ -64,11 +64,12 @@ def running_service(**settings: str) -> Iterator[Service]:
         command = [sys.executable, "-m", "rag_service", "serve", "--host", "127.0.0.1", "--port", str(port)]
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
             try:
-                headers = {"Authorization": f"Bearer {_ADMIN_KEY}", "X-Rag-Team": "bench"}
+                headers = {"Authorization": f"Bearer {_ADMIN_KEY}"}
                 with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=300) as http:
                     _wait_until_ready(process, http)
                     service = Service(http, Path(folder))
                     service.post("/v1/teams", {"id": "bench", "name": "Benchmark"})
+                    http.headers["X-Rag-Team"] = "bench"
                     yield service
             finally:
                 process.terminate()
