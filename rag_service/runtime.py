@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,10 +17,10 @@ from connectors.base import Connector
 from connectors.errors import FatalSourceError
 from rag_service.blobs import BlobStore, LocalBlobs
 from rag_service.chunking.structure import StructureChunker
-from rag_service.db import Database, jobs, sources
+from rag_service.db import Database, collections, jobs, sources
 from rag_service.embedding.base import Embedder, LexicalEncoder
 from rag_service.embedding.lexical import Bm25Encoder, checked_analyser
-from rag_service.errors import ConfigError, RetryableError
+from rag_service.errors import ConfigError, RagError
 from rag_service.ingest.catalogue import Catalogue
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.intake import Intake
@@ -74,9 +75,11 @@ class Runtime:
 
         Raises ConfigError with what to do.
         """
-        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.embedded:
             self._locks.append(_lock(self.settings.data_dir))
+            # What a killed process left of documents it was parsing.
+            shutil.rmtree(_scratch(self.settings), ignore_errors=True)
         self.database.migrate()
         self.catalogue.check_models()
 
@@ -116,14 +119,24 @@ class Runtime:
 
     def parts(self) -> dict[str, str | None]:
         """Each part this process needs, with what is wrong with it (None: nothing)."""
-        return {"database": self._database_problem(), "embedder": None, "vectors": None}
+        return {
+            "database": self._database_problem(),
+            "embedder": _problem(lambda: self.embedder.identity),
+            "vectors": _problem(self._touch_vectors),
+        }
+
+    def _touch_vectors(self) -> None:
+        with self.database.read() as connection:
+            active = collections.all_active(connection)
+        if active:
+            next(self.vectors.stored(active[0].id, "nobody's"), None)
 
     def _database_problem(self) -> str | None:
-        try:
-            pending = self.database.pending_migrations()
-        except RetryableError as error:
-            return error.message
-        return "There are migrations to run: start `rag serve` once with this version." if pending else None
+        def look() -> None:
+            if self.database.pending_migrations():
+                raise ConfigError("There are migrations to run: start `rag serve` once with this version.")
+
+        return _problem(look)
 
     def close(self) -> None:
         """Stop taking work, wait for what is under way, and close the stores."""
@@ -145,7 +158,9 @@ def build(settings: Settings) -> Runtime:
     vectors = _vectors(settings)
     embedder = _embedder(settings)
     broker = make_broker(settings.redis_url)
-    sandbox = ParserSandbox(settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes)
+    sandbox = ParserSandbox(
+        settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes, scratch=_scratch(settings)
+    )
     chunker = StructureChunker(embedder.token_spans, min(settings.chunk_tokens, embedder.window))
 
     def ring(kind: JobKind, job_id: str) -> None:
@@ -186,6 +201,18 @@ def build(settings: Settings) -> Runtime:
         ),
         connect=connect,
     )
+
+
+def _problem(attempt: Callable[[], object]) -> str | None:
+    try:
+        attempt()
+    except RagError as error:
+        return error.message
+    return None
+
+
+def _scratch(settings: Settings) -> Path:
+    return settings.data_dir.absolute() / "scratch"
 
 
 def _refuse_impossible(settings: Settings) -> None:
@@ -242,7 +269,8 @@ def _encoder(average_length: float, analyser: str) -> Bm25Encoder:
 def _connect(source_root: Path | None, source_type: str, config: Mapping[str, Any]) -> Connector:
     if source_root is not None and source_type == "files" and not _lies_in(source_root, str(config.get("root", ""))):
         raise FatalSourceError(
-            f"The folder must lie in {source_root}. Move it there or change RAG_SOURCE_ROOT.", code="outside_source_root"
+            f"The folder must lie in {source_root}. Move it there or change RAG_SOURCE_ROOT.",
+            code="outside_source_root",
         )
     return connectors.create(source_type, config)
 

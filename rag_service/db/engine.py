@@ -86,7 +86,8 @@ class Database:
             connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
-        self._engine.dispose()
+        if "_engine" in self.__dict__:  # never used, nothing to close, and nothing to be made on the disk
+            self._engine.dispose()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rag_service.parsing.frames import READY, receive, send
@@ -21,10 +22,19 @@ _MAX_HEAD_BYTES = 64 * 1024 * 1024
 class ParserProcess:
     """A child process and its three pipes. The parent's ends do not block, so that a deadline holds on them."""
 
-    def __init__(self, timeout_s: float, memory_bytes: int, max_text_bytes: int, extra: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        timeout_s: float,
+        memory_bytes: int,
+        max_text_bytes: int,
+        extra: Mapping[str, str],
+        scratch: Path | None = None,
+    ) -> None:
         self._ending = threading.Lock()
         self._max_text_bytes = max_text_bytes
-        self._folder = tempfile.mkdtemp(prefix="rag-parser-")
+        if scratch is not None:
+            scratch.mkdir(parents=True, exist_ok=True)
+        self._folder = tempfile.mkdtemp(prefix="rag-parser-", dir=scratch)
         requests, self._requests = os.pipe()
         self._replies, replies = os.pipe()
         lifeline, self._lifeline = os.pipe()

@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 from queue import LifoQueue
 from types import TracebackType
 from typing import Any, NoReturn
@@ -35,11 +36,14 @@ class ParserSandbox:
         *,
         extra_parsers: Mapping[str, str] | None = None,
         max_text_bytes: int = MAX_TEXT_BYTES,
+        scratch: Path | None = None,
     ) -> None:
+        """`scratch` holds the children's temporary folders; the system's place for them when None."""
         self._timeout_s = timeout_s
         self._memory_bytes = memory_bytes
         self._max_text_bytes = max_text_bytes
         self._extra = dict(extra_parsers or {})
+        self._scratch = scratch
         self._closed = False
         self._lock = threading.Lock()
         self._children: set[ParserProcess] = set()
@@ -94,7 +98,7 @@ class ParserSandbox:
             self._discard(dead)
         with self._lock:
             self._raise_if_closed()
-            child = ParserProcess(self._timeout_s, self._memory_bytes, self._max_text_bytes, self._extra)
+            child = ParserProcess(self._timeout_s, self._memory_bytes, self._max_text_bytes, self._extra, self._scratch)
             self._children.add(child)
         try:
             child.wait_until_ready(time.monotonic() + _START_SECONDS)
