@@ -144,8 +144,8 @@ def retry(connection: Connection, job: Job, error: Mapping[str, Any], after_s: f
 
 
 def proceed(connection: Connection, job: Job, **values: Any) -> bool:
-    """Note progress (counters, total, payload, listed) of a running job."""
-    return _set(connection, job, values)
+    """Note progress (counters, total, payload, listed) of a running job: it is not what its workers die of."""
+    return _set(connection, job, {"worker_deaths": 0, **values})
 
 
 def hand_back(connection: Connection, job: Job) -> bool:
@@ -164,12 +164,17 @@ def release_all(connection: Connection) -> None:
 
 
 def to_ring(connection: Connection, *, silent_for_s: float, limit: int | None) -> list[tuple[JobKind, str]]:
-    """Jobs that are due but whose message seems lost, oldest first; noted as rung now."""
+    """Jobs that are due but whose message seems lost, oldest first; noted as rung now.
+
+    Those that workers died with come last: whichever of them is to blame, its neighbours are done before it.
+    """
     now = utc_now()
     silent = or_(jobs.c.rung_at.is_(None), jobs.c.rung_at <= now - timedelta(seconds=silent_for_s))
     due = and_(jobs.c.state == JobState.QUEUED, jobs.c.run_after <= now, silent)
     expired = and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now)
-    query = select(jobs.c.id, jobs.c.kind).where(or_(due, expired)).order_by(jobs.c.id).limit(limit)
+    query = (
+        select(jobs.c.id, jobs.c.kind).where(or_(due, expired)).order_by(jobs.c.worker_deaths, jobs.c.id).limit(limit)
+    )
     found = [(JobKind(row.kind), str(row.id)) for row in connection.execute(query)]
     for start in range(0, len(found), 500):
         ids = [job_id for _, job_id in found[start : start + 500]]

@@ -73,6 +73,15 @@ def test_a_holder_that_lost_its_lease_can_write_nothing_more(database: Database)
     assert state(database, job_id) == JobState.RUNNING
 
 
+def test_progress_forgives_the_deaths_before_it(database: Database) -> None:
+    job_id = add(database)
+    held(database, job_id, lease_s=-1)
+    again = held(database, job_id, lease_s=-1)
+    with database.transaction() as transaction:
+        jobs.proceed(transaction.connection, again, counters={"scanned": 50})
+    assert (again.worker_deaths, held(database, job_id).worker_deaths) == (1, 1)
+
+
 def test_a_renewed_lease_holds(database: Database) -> None:
     job = held(database, add(database), lease_s=-1)
     with database.transaction() as transaction:
@@ -138,6 +147,15 @@ def test_what_a_dead_process_held_is_queued_again(database: Database) -> None:
         jobs.release_all(transaction.connection)
         assert jobs.to_ring(transaction.connection, silent_for_s=0, limit=None) == [(JobKind.INDEX, job.id)]
     assert held(database, job.id).worker_deaths == 1
+
+
+def test_jobs_that_workers_died_with_are_rung_last(database: Database) -> None:
+    suspects = [held(database, add(database)) for _ in range(2)]
+    innocent = add(database)
+    with database.transaction() as transaction:
+        jobs.release_all(transaction.connection)
+        rung = [job_id for _, job_id in jobs.to_ring(transaction.connection, silent_for_s=0, limit=None)]
+    assert rung == [innocent, *(job.id for job in suspects)]
 
 
 def test_canceling_ends_what_waits_and_asks_what_runs(database: Database) -> None:
