@@ -92,4 +92,8 @@ def test_the_rag_commands_answer_the_question(reader: Reader) -> None:
 
 
 def test_the_key_for_an_application_can_ask_and_nothing_else(reader: Reader) -> None:
-    assert "impersonate" in reader.types(block("rag key create"))
+    secret = reader.types(block("rag key create")).strip()
+    ask = f"{sys.executable} -m rag_service search leave --team demo --key {secret}"
+    assert "Nothing found that this asker may read" in reader.types(ask)
+    with pytest.raises(AssertionError, match="manage"):
+        reader.types(f"{sys.executable} -m rag_service key list --team demo --key {secret}")

@@ -65,13 +65,13 @@ def assert_alive(sandbox: ParserSandbox) -> None:
         ("longtext", b"60000000", "too_large"),
     ],
 )
-def test_an_attack_is_contained_and_the_next_document_parses(
-    sandbox: ParserSandbox, kind: str, content: bytes, code: str
-) -> None:
-    error = attack(sandbox, kind, content)
-    assert error.code == code
-    assert "upload" in error.message  # it says what to do
-    assert_alive(sandbox)
+def test_an_attack_is_contained_and_the_next_document_parses(kind: str, content: bytes, code: str) -> None:
+    # Only those who are to run out of time get little: a busy machine must not make others late too.
+    with make(timeout_s=TIMEOUT if code == "timeout" else 60) as sandbox:
+        error = attack(sandbox, kind, content)
+        assert error.code == code
+        assert "upload" in error.message  # it says what to do
+        assert_alive(sandbox)
 
 
 def test_a_document_never_takes_longer_than_its_limit(sandbox: ParserSandbox) -> None:
