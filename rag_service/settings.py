@@ -30,7 +30,7 @@ class Settings(BaseSettings):
         None, description="Qdrant server; the embedded store in the data folder when not given."
     )
     qdrant_api_key: SecretStr | None = Field(None, description="API key of the Qdrant server.")
-    worker_threads: int = Field(4, ge=1, le=64, description="Jobs that one worker process runs at a time.")
+    worker_threads: int = Field(8, ge=1, le=64, description="Jobs that one worker process runs at a time.")
     source_root: Path | None = Field(
         None, description="Folder that `files` sources must lie in; any folder when not given."
     )

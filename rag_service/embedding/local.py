@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from rag_service.embedding.base import TextKind
-from rag_service.embedding.batching import Batcher
+from rag_service.embedding.batching import Batcher, Tokens
 from rag_service.embedding.model_folder import ModelFolder, find_model
 from rag_service.types import EmbedderIdentity
 
@@ -104,7 +105,16 @@ class LocalEmbedder:
 
     @cached_property
     def _batcher(self) -> Batcher:
-        return Batcher(self._network.forward, _SLICE_TOKENS[self._chosen_dtype])
+        return Batcher(self._forward, _SLICE_TOKENS[self._chosen_dtype])
+
+    def _forward(self, slices: Sequence[Tokens]) -> NDArray[np.float32]:
+        # Torch keeps a team of threads and buffers for every thread that calls it: one that computes for all keeps
+        # memory flat however many threads serve.
+        return self._computing.submit(self._network.forward, slices).result()
+
+    @cached_property
+    def _computing(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedder")
 
     @cached_property
     def _network(self) -> Network:
