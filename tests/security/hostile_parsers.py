@@ -171,7 +171,7 @@ class LieOnTheWire(Hostile):
     """Answers in the parser's stead: every open pipe gets nonsense in the form of a frame."""
 
     def act(self, content: bytes) -> object:
-        for descriptor in range(3, 64):
+        for descriptor in range(3, 4096):  # the service that started it may have held many files open
             try:
                 os.write(descriptor, content)
             except OSError:
