@@ -129,7 +129,7 @@ def _opened(settings: Settings, stack: ExitStack) -> tuple[Runtime, bool]:
     from rag_service.runtime import build
 
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         runtime = build(settings)
         stack.callback(runtime.close)
         runtime.open()
