@@ -24,7 +24,7 @@ from rag_service.embedding.lexical import Bm25Encoder, checked_analyser
 from rag_service.errors import ConfigError, RagError
 from rag_service.ingest.catalogue import Catalogue
 from rag_service.ingest.indexer import Indexer
-from rag_service.ingest.intake import Intake
+from rag_service.ingest.intake import Intake, Ring
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.runner import Leases, Runner
 from rag_service.ingest.sync import Syncer
@@ -65,6 +65,7 @@ class Runtime:
     runner: Runner
     retriever: Retriever
     connect: Callable[[str, Mapping[str, Any]], Connector]
+    ring: Ring
     _locks: list[IO[str]] = field(default_factory=list)
 
     @property
@@ -107,9 +108,6 @@ class Runtime:
             lost = jobs.to_ring(transaction.connection, silent_for_s=_RING_AGAIN_S, limit=_RING_AT_MOST)
         for kind, job_id in lost:
             self.ring(kind, job_id)
-
-    def ring(self, kind: JobKind, job_id: str) -> None:
-        send(self.broker, kind.value, job_id)
 
     def admin_key(self) -> str:
         """The admin key: from the settings, or made once and kept in the data folder, readable by its owner only."""
@@ -195,7 +193,7 @@ def build(settings: Settings) -> Runtime:
         removal=removal,
         syncer=syncer,
         indexer=indexer,
-        runner=Runner(database, leases, indexer, syncer, removal, ring),
+        runner=Runner(database, leases, indexer, syncer, removal),
         retriever=Retriever(
             database,
             vectors=vectors,
@@ -205,6 +203,7 @@ def build(settings: Settings) -> Runtime:
             candidates=settings.candidates,
         ),
         connect=connect,
+        ring=ring,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import dramatiq
 
@@ -18,7 +18,6 @@ class InsideWorker:
     runtime: Runtime
     _worker: dramatiq.Worker | None = None
     _scheduler: Scheduler | None = None
-    started: bool = field(default=False)
 
     def start(self) -> None:
         """Take up what a former process left, then go on with what comes."""
@@ -28,7 +27,6 @@ class InsideWorker:
         self.runtime.recover()
         self._scheduler = Scheduler(self.runtime, self.runtime.settings.sweep_s)
         self._scheduler.start()
-        self.started = True
 
     def stop(self) -> None:
         """Let the jobs under way reach their next safe point; what is queued stays queued in the database."""

@@ -13,7 +13,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
@@ -79,11 +79,6 @@ class Database:
         with self.read() as connection:
             current = MigrationContext.configure(connection).get_current_revision()
         return current != ScriptDirectory.from_config(_alembic()).get_current_head()
-
-    def ping(self) -> None:
-        """Raises RetryableError when the database does not answer."""
-        with self.read() as connection:
-            connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
         if "_engine" in self.__dict__:  # never used, nothing to close, and nothing to be made on the disk

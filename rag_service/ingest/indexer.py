@@ -63,13 +63,14 @@ class Indexer:
 
         Raises UnsupportedDocument, RetryableError; nothing that was searchable before is lost by either.
         """
-        with self.database.read() as connection:
-            document = documents.load(connection, job.document_id or "")
+        document, access = self.look(job.document_id or "")
         if document is None or document.is_deleted or document.version != job.version:
             return
         if document.indexed_version != document.version:
             index = self._active_index(document)
-            self._apply_access_first(index, document)
+            if document.indexed_version is not None:
+                # A narrowed ACL must not wait for the parser: the version that answers meanwhile gets it now.
+                self.vectors.update(index.id, document.id, access=access, fields=fields_of(document))
             _Build(self, job, document, index, stages).run()
         self._clean_up(job, document)
 
@@ -84,12 +85,6 @@ class Indexer:
             again, _ = self.look(document.id)
             if again is not None and again.revision == document.revision:
                 return
-
-    def _apply_access_first(self, index: IndexVersion, document: Document) -> None:
-        # A narrowed ACL must not wait for the parser: the version that answers meanwhile gets it now.
-        if document.indexed_version is not None:
-            _, access = self.look(document.id)
-            self.vectors.update(index.id, document.id, access=access, fields=fields_of(document))
 
     def _clean_up(self, job: Job, document: Document) -> None:
         version = job.version or 0

@@ -12,7 +12,6 @@ from rag_service.db import Database, documents, jobs, sources
 from rag_service.db.jobs import Job
 from rag_service.errors import RagError, RetryableError, UnsupportedDocument
 from rag_service.ingest.indexer import Indexer
-from rag_service.ingest.intake import Ring
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.stages import Stages
 from rag_service.ingest.sync import Syncer
@@ -76,7 +75,6 @@ class Runner:
     indexer: Indexer
     syncer: Syncer
     removal: Removal
-    ring: Ring
     # Set when this process is going down: work stops at the next document and is handed back.
     stopping: threading.Event = field(default_factory=threading.Event)
 
