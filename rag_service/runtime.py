@@ -25,6 +25,7 @@ from rag_service.errors import ConfigError, RagError
 from rag_service.ingest.catalogue import Catalogue
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.intake import Intake, Ring
+from rag_service.ingest.progress import ProgressBoard
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.runner import Leases, Runner
 from rag_service.ingest.sync import Syncer
@@ -57,6 +58,7 @@ class Runtime:
     broker: Broker
     sandbox: ParserSandbox
     leases: Leases
+    progress: ProgressBoard
     catalogue: Catalogue
     intake: Intake
     removal: Removal
@@ -147,6 +149,7 @@ class Runtime:
         self.broker.close()
         self.sandbox.close()
         self.leases.close()
+        self.progress.close()
         self.vectors.close()
         self.database.close()
         while self._locks:
@@ -175,7 +178,8 @@ def build(settings: Settings) -> Runtime:
     intake = Intake(database, blobs, ring)
     removal = Removal(database, blobs, vectors, ring)
     syncer = Syncer(database, intake, removal, connect, ring)
-    indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, _lexical)
+    progress = ProgressBoard(database)
+    indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, _lexical, progress)
     leases = Leases(database, settings.lease_s)
     return Runtime(
         settings=settings,
@@ -186,6 +190,7 @@ def build(settings: Settings) -> Runtime:
         broker=broker,
         sandbox=sandbox,
         leases=leases,
+        progress=progress,
         catalogue=Catalogue(
             database, vectors, embedder, chunker, _DEFAULT_ANALYSER, _TERMS_PER_TOKEN * settings.chunk_tokens
         ),
@@ -258,7 +263,12 @@ def _embedder(settings: Settings) -> Embedder:
         )
     from rag_service.embedding.local import LocalEmbedder
 
-    return LocalEmbedder(settings.embedding_model, settings.embedding_dtype)
+    return LocalEmbedder(
+        settings.embedding_model,
+        settings.embedding_dtype,
+        settings.embedding_runtime,
+        cache=settings.data_dir.absolute() / "models",
+    )
 
 
 def _lexical(index: IndexVersion) -> LexicalEncoder:

@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     embedding_dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Number format of the local model; auto takes bfloat16 where the CPU has it."
     )
+    embedding_runtime: Literal["auto", "openvino", "torch"] = Field(
+        "auto",
+        description="What computes the local model: compiled once into the data folder, or torch; auto falls back.",
+    )
     chunk_tokens: int = Field(
         254,
         ge=32,

@@ -28,8 +28,10 @@ def replace(
     return stored
 
 
-def forget(connection: Connection, document_id: str) -> None:
-    connection.execute(delete(chunks).where(chunks.c.document_id == document_id))
+def forget(connection: Connection, document_id: str, *, up_to: int | None = None) -> None:
+    """Delete a document's chunks: all, or those of versions up to `up_to`."""
+    query = delete(chunks).where(chunks.c.document_id == document_id)
+    connection.execute(query if up_to is None else query.where(chunks.c.version <= up_to))
 
 
 def page(connection: Connection, document_id: str, *, limit: int, after: str | None) -> Page[Chunk]:

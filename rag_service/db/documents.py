@@ -19,6 +19,8 @@ from rag_service.errors import NotFound
 from rag_service.types import DocumentEvent, DocumentFailure, DocumentStatus, Metadata, new_id, utc_now
 
 NO_SOURCE = ""
+_ENDED = (DocumentStatus.READY, DocumentStatus.FAILED, DocumentStatus.DELETED)
+_UNDER_WAY = tuple(status for status in DocumentStatus if status not in _ENDED)
 UNKNOWN = "There is no such document in this team."
 
 
@@ -159,9 +161,9 @@ def page(
     return fetch_page(connection, query, documents, _document, limit=limit, after=after)
 
 
-def set_status(connection: Connection, document_id: str, version: int, status: DocumentStatus) -> None:
-    """Progress of one version; of no effect when the document has moved on."""
-    mine = (documents.c.id == document_id) & (documents.c.version == version) & documents.c.deleted_at.is_(None)
+def show_progress(connection: Connection, document_id: str, version: int, status: DocumentStatus) -> None:
+    """Note how far a version is; of no effect when it has ended or the document has moved on."""
+    mine = (documents.c.id == document_id) & (documents.c.version == version) & documents.c.status.in_(_UNDER_WAY)
     connection.execute(update(documents).where(mine).values(status=status))
 
 

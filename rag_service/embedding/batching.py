@@ -138,3 +138,13 @@ class _Settling:
         reason = RetryableError("Embedding was interrupted. Try again.") if interrupted else error
         self._batcher.settle(self._batch, self.vectors, reason)
         return not interrupted
+
+
+def padded(texts: Sequence[Tokens], padding: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Token ids and attention mask, both of shape (n, tokens of the longest text)."""
+    shape = (len(texts), max(map(len, texts)))
+    ids, mask = np.full(shape, padding, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = text
+        mask[row, : len(text)] = 1
+    return ids, mask

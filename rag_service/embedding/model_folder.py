@@ -89,6 +89,11 @@ class ModelFolder:
         return int(size) if size and layers else None
 
     @cached_property
+    def padding(self) -> int:
+        """The token that fills short texts up to the length of the longest beside them."""
+        return int(self._json("config.json").get("pad_token_id") or 0)
+
+    @cached_property
     def prompts(self) -> dict[TextKind, str]:
         """What the model wants to read before a query and before a document; mostly nothing."""
         declared = self._json("config_sentence_transformers.json").get("prompts") or {}

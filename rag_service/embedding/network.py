@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
+from rag_service.embedding.batching import Tokens, padded
 from rag_service.errors import ConfigError
 
 
-class Network:
+class TorchNetwork:
     """The model's own layers, called directly: for one short query the library's `encode` costs as much again."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype, padding: int) -> None:
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # published without a type
         try:
             model = SentenceTransformer(
@@ -32,11 +33,11 @@ class Network:
         self._encoder, *self._head = list(model)
         for layer in self._head:
             layer.float()
-        self._padding = int(getattr(model.tokenizer, "pad_token_id", None) or 0)
+        self._padding = padding
 
-    def forward(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def forward(self, texts: Sequence[Tokens]) -> NDArray[np.float32]:
         """Unit vectors of n texts given as token ids with special tokens, shape (n, dimensions)."""
-        ids, mask = self._padded(texts)
+        ids, mask = map(torch.from_numpy, padded(texts, self._padding))
         with torch.inference_mode():
             features = self._encoder({"input_ids": ids, "attention_mask": mask})
             # Averaging in bfloat16 would lose what its products kept.
@@ -46,9 +47,3 @@ class Network:
             unit = torch.nn.functional.normalize(features["sentence_embedding"].float(), dim=1)
         vectors: NDArray[np.float32] = unit.numpy()
         return vectors
-
-    def _padded(self, texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        longest = max(map(len, texts))
-        ids = torch.tensor([[*text, *[self._padding] * (longest - len(text))] for text in texts])
-        mask = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts])
-        return ids, mask

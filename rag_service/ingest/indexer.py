@@ -26,6 +26,7 @@ from rag_service.embedding.base import Embedder, LexicalEncoder
 from rag_service.errors import UnsupportedDocument
 from rag_service.ingest.fields import fields_of
 from rag_service.ingest.intake import owner
+from rag_service.ingest.progress import ProgressBoard
 from rag_service.ingest.stages import Stages
 from rag_service.types import Chunk, ChunkText, DocumentStatus, IndexVersion, ParsedDocument, Vector, utc_now
 from rag_service.vectors.base import VectorPoint, VectorStore
@@ -57,6 +58,7 @@ class Indexer:
     chunker: Chunker
     embedder: Embedder
     lexical: Callable[[IndexVersion], LexicalEncoder]
+    progress: ProgressBoard
 
     def index(self, job: Job, stages: Stages) -> None:
         """Make the job's version of its document the one that answers. Does nothing if it has been overtaken.
@@ -71,7 +73,10 @@ class Indexer:
             if document.indexed_version is not None:
                 # A narrowed ACL must not wait for the parser: the version that answers meanwhile gets it now.
                 self.vectors.update(index.id, document.id, access=access, fields=fields_of(document))
-            _Build(self, job, document, index, stages).run()
+            try:
+                _Build(self, job, document, index, stages).run()
+            finally:
+                self.progress.forget(document.id, document.version)
         self._clean_up(job, document)
 
     def refresh(self, job: Job) -> None:
@@ -241,5 +246,4 @@ class _Build:
 
     def _advance(self, status: DocumentStatus, stage: str) -> None:
         self.stages.enter(stage)
-        with self.parts.database.transaction() as transaction:
-            documents.set_status(transaction.connection, self.document.id, self._version, status)
+        self.parts.progress.show(self.document.id, self._version, status)

@@ -141,7 +141,21 @@ class Intake:
         stored = documents.change(transaction.connection, row, values, _tokens(described["acl"], target))
         if stored is None:
             raise _MovedOnError
+        if row.is_deleted and row.blob_key:
+            self._purge_former(transaction, row)
         return self._enqueue(transaction, target, stored, "new" if row.is_deleted else "modified")
+
+    def _purge_former(self, transaction: Transaction, deleted: Document) -> None:
+        """Its removal has not come round yet and would take it for alive; the new version may never be indexed."""
+        job_id = jobs.add(
+            transaction.connection,
+            JobKind.REMOVE,
+            deleted.team_id,
+            document_id=deleted.id,
+            version=deleted.version,
+            payload={"collection_id": None, "indexes": []},
+        )
+        transaction.on_commit(lambda: self._ring(JobKind.REMOVE, job_id))
 
     def _insert(self, transaction: Transaction, target: Target, draft: _Draft) -> Receipt:
         item, content = draft.item, draft.content

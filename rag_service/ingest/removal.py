@@ -30,7 +30,7 @@ class Removal:
         with self.database.transaction() as transaction:
             documents.mark_deleted(transaction.connection, document_id=document.id)
             documents.record(transaction.connection, document.id, document.version, "deleted")
-            return self.enqueue(transaction, document.team_id, document_id=document.id)
+            return self.enqueue(transaction, document.team_id, document_id=document.id, version=document.version)
 
     def source(self, source: Source, *, keep_documents: bool) -> str | None:
         """Delete a source, and its documents unless they are to be kept (they then take its ACL for their own)."""
@@ -60,6 +60,7 @@ class Removal:
         team_id: str,
         *,
         document_id: str | None = None,
+        version: int | None = None,
         source_id: str | None = None,
         collection_id: str | None = None,
         indexes: list[str] | None = None,
@@ -70,6 +71,7 @@ class Removal:
             JobKind.REMOVE,
             team_id,
             document_id=document_id,
+            version=version,
             source_id=source_id,
             parent_id=parent_id,
             payload={"collection_id": collection_id, "indexes": indexes or []},
@@ -78,35 +80,37 @@ class Removal:
         return job_id
 
     def run(self, job: Job) -> None:
-        """Purge what the job names. May be repeated; a document that has come back meanwhile keeps its new version."""
+        """Purge what the job names, of a document up to the version that was deleted. May be repeated.
+
+        A document that has come back keeps its new version, also where that one cannot be indexed.
+        """
         for index in job.payload["indexes"]:
             self.vectors.drop(index)
         if job.document_id is not None:
             with self.database.read() as connection:
                 document = documents.load(connection, job.document_id)
-            if document is not None:
-                self._purge(document)
+            if document is not None and (document.is_deleted or job.version is not None):
+                self._purge(document, document.version if document.is_deleted else job.version or 0)
             return
         while gone := self._next(job):
             for document in gone:
-                self._purge(document)
+                self._purge(document, document.version)
 
     def _next(self, job: Job) -> list[Document]:
         with self.database.read() as connection:
             return documents.unpurged(connection, job.source_id, job.payload["collection_id"], _SLICE)
 
-    def _purge(self, document: Document) -> None:
-        if not document.is_deleted:
-            return
+    def _purge(self, document: Document, version: int) -> None:
+        """Erase the document's versions up to `version`."""
         try:
             with self.database.read() as connection:
                 index = collections.active_index(connection, document.collection_id)
-            # Up to the deleted version only: if the document comes back, its next version is not ours to remove.
-            self.vectors.delete(index.id, document.id, older_than=document.version + 1)
+            self.vectors.delete(index.id, document.id, older_than=version + 1)
         except NotFound:
             pass  # the collection went with all its indexes
-        for version in range(1, document.version + 1):
-            self.blobs.delete(owner(document.id, version))
+        for old in range(1, version + 1):
+            self.blobs.delete(owner(document.id, old))
         with self.database.transaction() as transaction:
-            if documents.mark_purged(transaction.connection, document):
-                chunks.forget(transaction.connection, document.id)
+            chunks.forget(transaction.connection, document.id, up_to=version)
+            if document.is_deleted:
+                documents.mark_purged(transaction.connection, document)

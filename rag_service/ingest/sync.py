@@ -197,7 +197,9 @@ class _Slice:
             row = documents.find(connection, source.collection_id, source.id, [external_id]).get(external_id)
             if row is not None and documents.mark_deleted(connection, document_id=row.id):
                 self._count("deleted")
-                self.parts.removal.enqueue(transaction, source.team_id, document_id=row.id, parent_id=self.job.id)
+                self.parts.removal.enqueue(
+                    transaction, source.team_id, document_id=row.id, version=row.version, parent_id=self.job.id
+                )
 
     def _change_acl(self, change: AclChange) -> None:
         with self.parts.database.transaction() as transaction:

@@ -185,7 +185,7 @@ def _query(query: LegQuery) -> qdrant.QueryRequest:
 
 
 def _sparse(vector: SparseVector) -> qdrant.SparseVector:
-    return qdrant.SparseVector([int(index) for index in vector.indices], [float(value) for value in vector.values])
+    return qdrant.SparseVector(list(map(int, vector.indices)), list(map(float, vector.values)))
 
 
 def _filter(condition: Condition) -> qdrant.Filter:

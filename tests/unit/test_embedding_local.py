@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from huggingface_hub import constants
 
+from rag_service.embedding.compiled import compiled_folder
 from rag_service.embedding.local import LocalEmbedder, has_fast_bfloat16
 from rag_service.embedding.model_folder import ModelFolder, find_model
 from rag_service.errors import ConfigError
@@ -209,3 +210,76 @@ def test_a_query_overtakes_a_large_batch(chosen: LocalEmbedder) -> None:
     finished["query"] = time.monotonic()
     thread.join()
     assert finished["query"] < finished["bulk"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def compiled(cache: Path) -> LocalEmbedder:
+    return LocalEmbedder("all-MiniLM-L6-v2", runtime="openvino", cache=cache)
+
+
+def test_the_compiled_model_gives_the_vectors_of_the_model(compiled: LocalEmbedder, exact: LocalEmbedder) -> None:
+    texts = [*passages(40), "", "one long text " * 400]
+    got = compiled.embed(texts, "document")
+    assert (got * exact.embed(texts, "document")).sum(axis=1).min() > 0.999
+    alone = np.vstack([compiled.embed([text], "query") for text in texts])
+    assert (got * alone).sum(axis=1).min() > 0.9998
+
+
+def test_a_compiled_model_is_made_once_and_computes_without_torch(compiled: LocalEmbedder, cache: Path) -> None:
+    expected = compiled.embed(["hello there"], "query")
+    (graph,) = cache.glob("*/model.xml")
+    made = graph.stat().st_mtime_ns
+    program = (
+        "import sys; from pathlib import Path; from rag_service.embedding.local import LocalEmbedder;"
+        "e = LocalEmbedder('all-MiniLM-L6-v2', cache=Path(sys.argv[1]));"
+        "print('torch' in sys.modules, *e.embed(['hello there'], 'query')[0]); assert 'torch' not in sys.modules"
+    )
+    run = subprocess.run([sys.executable, "-c", program, str(cache)], capture_output=True, check=True, text=True)
+    loaded, *vector = run.stdout.split()
+    assert loaded == "False"
+    assert float(expected[0] @ np.array(vector, dtype=np.float32)) > 0.9999
+    assert graph.stat().st_mtime_ns == made
+
+
+def test_identity_does_not_depend_on_what_computes(compiled: LocalEmbedder, exact: LocalEmbedder) -> None:
+    assert compiled.identity.revision == exact.identity.revision
+
+
+@pytest.fixture
+def unloadable(tmp_path: Path) -> Path:
+    """A model with a layer that nobody knows."""
+    folder = tmp_path / "model"
+    shutil.copytree(find_model("all-MiniLM-L6-v2"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "no such function"}))
+    return folder
+
+
+def test_a_model_that_cannot_be_compiled_leaves_the_reason_and_falls_back(unloadable: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    assert compiled_folder(unloadable, "0" * 64, "float32", cache) is None
+    (reason,) = cache.glob("*/refused.txt")
+    assert "no such function" in reason.read_text()
+    with pytest.raises(ConfigError, match="RAG_EMBEDDING_RUNTIME"):
+        LocalEmbedder(str(unloadable), "float32", "openvino", cache=cache).embed(["text"], "query")
+
+
+@pytest.mark.filterwarnings("ignore")  # of the tracer, which has its own process otherwise
+def test_a_graph_with_other_vectors_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rag_service.embedding import conversion
+
+    monkeypatch.setattr(conversion, "_cosine", lambda *_: 0.99)
+    with pytest.raises(SystemExit, match=r"cosine 0\.99"):
+        conversion.convert(find_model("all-MiniLM-L6-v2"), tmp_path / "model.xml", "f32")
+
+
+def test_without_a_place_for_compiled_models_torch_computes(exact: LocalEmbedder) -> None:
+    automatic = LocalEmbedder("all-MiniLM-L6-v2", "float32", "auto")
+    np.testing.assert_allclose(automatic.embed(["same"], "query"), exact.embed(["same"], "query"), atol=1e-6)
+    with pytest.raises(ConfigError, match="folder"):
+        LocalEmbedder("all-MiniLM-L6-v2", runtime="openvino").embed(["text"], "query")
