@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rag_service.db import chunks, collections, documents
 from tests.conftest import Service, Started, Team, settings_for
 
 LEAVE = "# Parental leave\n\nEvery parent may take sixteen weeks of leave.\n\n## Pay\n\nThe salary goes on in full."
@@ -225,6 +226,28 @@ def test_a_deleted_document_put_in_again_is_searchable_again(team: Team) -> None
     assert (back["id"], back["version"], back["deduplicated"]) == (first["id"], 2, False)
     team.drain()
     assert {hit["document_id"] for hit in team.retrieve("leave")} == {first["id"]}
+
+
+@pytest.mark.parametrize("back", ["<p>Other words.</p>", "<p></p>"])
+def test_what_was_deleted_is_erased_although_the_document_came_back_before(idle: Service, back: str) -> None:
+    team = idle.new_team()
+    made = team.put("Secret words of the first version.", external_id="twice")
+    idle.work()
+    team.manager.delete(f"/v1/documents/{made['id']}")
+    assert team.put(back, external_id="twice", media_type="text/html")["id"] == made["id"]
+    idle.work()
+    status = team.document(made["id"])["status"]
+    assert status == ("failed" if back == "<p></p>" else "ready")
+    runtime = idle.runtime
+    with runtime.database.read() as connection:
+        row = documents.load(connection, made["id"])
+        assert row is not None
+        index = collections.active_index(connection, row.collection_id)
+        kept = chunks.page(connection, row.id, limit=100, after=None).data
+    assert all(point.version == 2 for point in runtime.vectors.stored(index.id, row.id))
+    assert all(chunk.version == 2 for chunk in kept)
+    blobs = [path.read_bytes() for path in runtime.settings.data_dir.glob("blobs/**/*") if path.is_file()]
+    assert not any(b"Secret words" in blob for blob in blobs)
 
 
 def test_text_of_a_document_that_is_not_ready_is_refused_with_what_to_wait_for(idle: Service) -> None:
