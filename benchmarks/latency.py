@@ -28,8 +28,9 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, required=True, help="folder of collections in BEIR form")
     arguments.add_argument("--chunks", type=int, default=20_000)
     arguments.add_argument("--queries", type=int, default=1_000)
+    arguments.add_argument("--keep", type=Path, help="data folder to fill once and to measure again")
     given = arguments.parse_args()
-    with running_service() as service:
+    with running_service(given.keep) as service:
         count = _fill(service, given.data, given.chunks)
         queries = _queries(given.data, given.queries)
         for query in queries[:50]:

@@ -53,9 +53,10 @@ class Service:
 
 
 @contextmanager
-def running_service(**settings: str) -> Iterator[Service]:
-    """Start `rag serve`, make the team, and end the process at the end."""
-    with tempfile.TemporaryDirectory(prefix="rag-bench-") as folder, socket.socket() as free:
+def running_service(keep: Path | None = None, **settings: str) -> Iterator[Service]:
+    """Start `rag serve`, make the team, and end the process at the end. Data goes to `keep`, or away."""
+    with tempfile.TemporaryDirectory(prefix="rag-bench-") as fresh, socket.socket() as free:
+        folder = str(keep or fresh)
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
@@ -68,7 +69,8 @@ def running_service(**settings: str) -> Iterator[Service]:
                 with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=300) as http:
                     _wait_until_ready(process, http)
                     service = Service(http, Path(folder))
-                    service.post("/v1/teams", {"id": "bench", "name": "Benchmark"})
+                    if "bench" not in {team["id"] for team in service.get("/v1/teams")["data"]}:
+                        service.post("/v1/teams", {"id": "bench", "name": "Benchmark"})
                     http.headers["X-Rag-Team"] = "bench"
                     yield service
             finally:

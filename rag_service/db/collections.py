@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from rag_service.db.pages import Page, fetch_page
@@ -14,6 +14,16 @@ from rag_service.errors import Conflict, NotFound
 from rag_service.types import Collection, EmbedderIdentity, IndexVersion, new_id, utc_now
 
 DEFAULT = "default"
+
+# Asked by every query: made once.
+_NAMED = select(collections).where(
+    collections.c.team_id == bindparam("team"),
+    or_(collections.c.name == bindparam("name"), collections.c.id == bindparam("name")),
+)
+_ACTIVE = select(index_versions).where(
+    index_versions.c.id
+    == select(collections.c.active_index).where(collections.c.id == bindparam("collection")).scalar_subquery()
+)
 
 
 def create(connection: Connection, team_id: str, name: str, *, description: str, language: str) -> Collection:
@@ -36,8 +46,7 @@ def create(connection: Connection, team_id: str, name: str, *, description: str,
 
 def get(connection: Connection, team_id: str, name_or_id: str) -> Collection:
     """By name or by id. Raises NotFound, also for another team's."""
-    named = or_(collections.c.name == name_or_id, collections.c.id == name_or_id)
-    row = connection.execute(select(collections).where(collections.c.team_id == team_id, named)).first()
+    row = connection.execute(_NAMED, {"team": team_id, "name": name_or_id}).first()
     if row is None:
         raise NotFound("There is no such collection in this team. `GET /v1/collections` lists them.")
     return _collection(row)
@@ -97,8 +106,7 @@ def add_index(
 
 def active_index(connection: Connection, collection_id: str) -> IndexVersion:
     """Raises NotFound when the collection is gone."""
-    active = select(collections.c.active_index).where(collections.c.id == collection_id).scalar_subquery()
-    row = connection.execute(select(index_versions).where(index_versions.c.id == active)).first()
+    row = connection.execute(_ACTIVE, {"collection": collection_id}).first()
     if row is None:
         raise NotFound("The collection of this document is gone.")
     return _index(row)

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from rag_service.db.pages import Page, fetch_page
 from rag_service.db.tables import keys, teams
 from rag_service.errors import Conflict, NotFound
 from rag_service.types import ApiKey, Team, new_id, utc_now
+
+# Asked by every request: made once.
+_TEAM = select(teams).where(teams.c.id == bindparam("team"))
+_KEY = select(keys).where(keys.c.hash == bindparam("hash"))
 
 
 def create(connection: Connection, team_id: str, name: str) -> Team:
@@ -28,7 +32,7 @@ def create(connection: Connection, team_id: str, name: str) -> Team:
 
 def get(connection: Connection, team_id: str) -> Team:
     """Raises NotFound."""
-    row = connection.execute(select(teams).where(teams.c.id == team_id)).first()
+    row = connection.execute(_TEAM, {"team": team_id}).first()
     if row is None:
         raise NotFound("There is no such team. `GET /v1/teams` lists the teams.")
     return _team(row)
@@ -67,7 +71,7 @@ def add_key(
 
 def find_key(connection: Connection, secret: str) -> ApiKey | None:
     """The key with this secret, also when it is expired or revoked."""
-    row = connection.execute(select(keys).where(keys.c.hash == key_hash(secret))).first()
+    row = connection.execute(_KEY, {"hash": key_hash(secret)}).first()
     return None if row is None else _key(row)
 
 

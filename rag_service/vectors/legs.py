@@ -6,8 +6,8 @@ The stores differ in how they run a query; what is asked, and what is made of th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rag_service.access import AccessScope
 from rag_service.errors import InvalidRequest
@@ -30,11 +30,12 @@ class LegQuery:
     with_payload: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(NamedTuple):
+    """A hit of one leg. A tuple, because a query makes hundreds of them."""
+
     chunk_id: str
     score: float
-    payload: Mapping[str, Any] = field(default_factory=dict)
+    payload: Mapping[str, Any]
 
 
 # One list of hits per query, in the order of the queries.
@@ -71,7 +72,8 @@ def _queries(request: SearchRequest, scope: AccessScope) -> list[LegQuery]:
         raise InvalidRequest("A search needs a dense or a lexical query.")
     if request.limit < 1:
         raise InvalidRequest("A search must draw at least one candidate.")
-    where, corpus = mandatory(scope, request.narrowing), readable(scope)
+    corpus = readable(scope)
+    where = corpus if request.narrowing is None else mandatory(scope, request.narrowing)
     queries = []
     if request.dense is not None:
         queries.append(LegQuery("dense", request.dense, request.limit, where, corpus))

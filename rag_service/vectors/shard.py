@@ -96,8 +96,12 @@ class Shard:
                 self._wrote(points)
 
     def run(self, queries: Sequence[LegQuery]) -> list[list[Scored]]:
+        # Both legs ask under the same conditions: each is converted once.
+        conditions = {id(condition): condition for query in queries for condition in (query.where, query.corpus)}
+        filters = {key: _filter(condition) for key, condition in conditions.items()}
         with self._reported():
-            answers = self._edge.query_batch(qdrant.QueryBatchRequest([_query(query) for query in queries]))
+            asked = [_query(query, filters[id(query.where)], filters[id(query.corpus)]) for query in queries]
+            answers = self._edge.query_batch(qdrant.QueryBatchRequest(asked))
         return [[Scored(str(hit.id), hit.score, hit.payload or {}) for hit in hits] for hits in answers]
 
     def stored(self, where: Condition | None, vectors: bool) -> Iterator[StoredPoint]:
@@ -169,16 +173,16 @@ def _stored(record: qdrant.Record) -> StoredPoint:
     return stored_point(str(record.id), record.payload or {}, dense)
 
 
-def _query(query: LegQuery) -> qdrant.QueryRequest:
+def _query(query: LegQuery, where: qdrant.Filter, corpus: qdrant.Filter) -> qdrant.QueryRequest:
     if isinstance(query.vector, SparseVector):
         vector: qdrant.NamedVector = _sparse(query.vector)
-        params = qdrant.SearchParams(idf=qdrant.IdfParams(corpus=_filter(query.corpus)))
+        params = qdrant.SearchParams(idf=qdrant.IdfParams(corpus=corpus))
     else:
         vector, params = query.vector.tolist(), qdrant.SearchParams(exact=True)
     return qdrant.QueryRequest(
         limit=query.limit,
         query=qdrant.Query.Nearest(vector, using=query.leg),
-        filter=_filter(query.where),
+        filter=where,
         params=params,
         with_payload=list(CANDIDATE_KEYS) if query.with_payload else False,
     )
