@@ -31,7 +31,7 @@ from rag_service.ingest.runner import Leases, Runner
 from rag_service.ingest.sync import Syncer
 from rag_service.parsing.sandbox import ParserSandbox
 from rag_service.queue import Broker, make_broker, send
-from rag_service.reranking.base import NullReranker
+from rag_service.reranking.base import NullReranker, Reranker
 from rag_service.retrieval.retriever import Retriever
 from rag_service.settings import Settings
 from rag_service.types import IndexVersion, JobKind
@@ -204,8 +204,10 @@ def build(settings: Settings) -> Runtime:
             vectors=vectors,
             embedder=embedder,
             lexical=_lexical,
-            reranker=NullReranker(),
+            reranker=_reranker(settings),
             candidates=settings.candidates,
+            read_text=blobs.get,
+            rerank_depth=settings.reranker_depth,
         ),
         connect=connect,
         ring=ring,
@@ -232,6 +234,8 @@ def _refuse_impossible(settings: Settings) -> None:
         )
     if settings.embedder == "http" and not settings.embedding_url:
         raise ConfigError("RAG_EMBEDDER=http needs RAG_EMBEDDING_URL, the base URL of an embeddings API.")
+    if settings.reranker == "http" and not settings.reranker_url:
+        raise ConfigError("RAG_RERANKER=http needs RAG_RERANKER_URL, the address that reranking requests go to.")
 
 
 def _vectors(settings: Settings) -> VectorStore:
@@ -269,6 +273,24 @@ def _embedder(settings: Settings) -> Embedder:
         settings.embedding_runtime,
         cache=settings.data_dir.absolute() / "models",
     )
+
+
+def _reranker(settings: Settings) -> Reranker:
+    if settings.reranker == "cross-encoder":
+        from rag_service.reranking.cross_encoder import CrossEncoderReranker
+
+        return CrossEncoderReranker(settings.reranker_model, settings.reranker_timeout_s)
+    if settings.reranker == "http":
+        from rag_service.reranking.http import HttpReranker
+
+        key = settings.reranker_api_key
+        return HttpReranker(
+            settings.reranker_url or "",
+            settings.reranker_model,
+            key.get_secret_value() if key else None,
+            timeout_s=settings.reranker_timeout_s,
+        )
+    return NullReranker()
 
 
 def _lexical(index: IndexVersion) -> LexicalEncoder:

@@ -61,6 +61,22 @@ class Settings(BaseSettings):
         description="Largest chunk in tokens, heading path included; never above the model's window.",
     )
 
+    reranker: Literal["none", "cross-encoder", "http"] = Field(
+        "none", description="Who reads the question and each passage together, to order them anew."
+    )
+    reranker_model: str = Field(
+        "cross-encoder/ms-marco-MiniLM-L6-v2",
+        description="Model name, or the path of a local cross-encoder folder; for `http` the name that is sent.",
+    )
+    reranker_url: str | None = Field(
+        None, description="Full address of a Cohere- or Jina-shaped rerank API, for the `http` reranker."
+    )
+    reranker_api_key: SecretStr | None = Field(None, description="Key for the rerank API.")
+    reranker_timeout_s: float = Field(
+        2.0, gt=0, le=60, description="Seconds that reranking may take; the answer is then given without it."
+    )
+    reranker_depth: int = Field(50, ge=1, le=200, description="Passages that the reranker reads for one question.")
+
     max_upload_bytes: int = Field(100 * 1024 * 1024, ge=1024, description="Largest document accepted, in bytes.")
     max_batch_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="Largest JSON request body, in bytes.")
     parser_timeout_s: float = Field(

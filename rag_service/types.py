@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,6 +179,8 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
+    """`retrieval` holds how questions are answered here unless they say otherwise: `{"fusion": {...}}`, or nothing."""
+
     id: str
     team_id: str
     name: str
@@ -186,6 +188,7 @@ class Collection:
     language: str
     created_at: datetime
     active_index: str | None
+    retrieval: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from rag_service.api.auth import Manager, Member
+from rag_service.api.retrieval_options import RetrievalSettings
 from rag_service.api.schemas import After, Id, Limit, Listing, Model, Queued, Service
 from rag_service.api.strict import StrictRoute
 from rag_service.db import collections
@@ -37,6 +38,7 @@ class CollectionIn(Model):
     language: Literal["english", "multilingual"] | None = Field(
         None, description="How words are told apart and reduced for the lexical leg; it cannot be changed later."
     )
+    retrieval: RetrievalSettings = Field(default_factory=RetrievalSettings)
 
 
 class CollectionChange(Model):
@@ -44,6 +46,7 @@ class CollectionChange(Model):
 
     name: CollectionName | None = None
     description: Description | None = None
+    retrieval: RetrievalSettings | None = Field(None, description="Replaces what was set; `{}` takes it back.")
 
 
 class CollectionRecord(BaseModel):
@@ -51,6 +54,7 @@ class CollectionRecord(BaseModel):
     name: str
     description: str
     language: str
+    retrieval: RetrievalSettings
     index_version: str | None
     created_at: datetime
 
@@ -61,6 +65,7 @@ class CollectionRecord(BaseModel):
             name=collection.name,
             description=collection.description,
             language=collection.language,
+            retrieval=RetrievalSettings.of(dict(collection.retrieval)),
             index_version=collection.active_index,
             created_at=collection.created_at,
         )
@@ -70,7 +75,11 @@ class CollectionRecord(BaseModel):
 def create_collection(service: Service, caller: Manager, collection: CollectionIn) -> CollectionRecord:
     """Make a collection."""
     made = service.catalogue.create_collection(
-        caller.team, collection.name, description=collection.description, language=collection.language
+        caller.team,
+        collection.name,
+        description=collection.description,
+        language=collection.language,
+        retrieval=collection.retrieval.stored(),
     )
     return CollectionRecord.of(made)
 
@@ -94,8 +103,10 @@ def get_collection(service: Service, caller: Member, collection: Id) -> Collecti
 
 @router.patch("/{collection}")
 def update_collection(service: Service, caller: Manager, collection: Id, change: CollectionChange) -> CollectionRecord:
-    """Change the name or the description. `default` keeps its name."""
-    values = change.model_dump(exclude_none=True)
+    """Change the name, the description or how questions are answered. `default` keeps its name."""
+    values = change.model_dump(exclude_none=True, exclude={"retrieval"})
+    if change.retrieval is not None:
+        values["retrieval"] = change.retrieval.stored()
     with service.database.transaction() as transaction:
         connection = transaction.connection
         found = collections.get(connection, caller.team, collection)

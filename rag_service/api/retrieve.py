@@ -9,26 +9,17 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from rag_service.api.auth import Asker, AsUser
+from rag_service.api.retrieval_options import ExpandIn, FeedbackIn, Fusion, RecencyIn, RerankIn, Share
 from rag_service.api.schemas import Model, Service
 from rag_service.api.strict import StrictRoute
 from rag_service.retrieval.filters import parse_filter
-from rag_service.retrieval.plan import MAX_QUERY, MAX_TOP_K, FusionSpec, RetrievalRequest
+from rag_service.retrieval.options import Feedback, Options
+from rag_service.retrieval.plan import MAX_QUERY, MAX_TOP_K, RetrievalRequest
 from rag_service.retrieval.retriever import Hit, Retrieval
 
 router = APIRouter(prefix="/v1", tags=["retrieval"], route_class=StrictRoute)
 
-
-class Weights(Model):
-    """Those of the method when not given: 0.7 and 0.3 for weighted, 1 and 1 for rrf."""
-
-    dense: float | None = Field(None, ge=0, le=1_000)
-    lexical: float | None = Field(None, ge=0, le=1_000)
-
-
-class Fusion(Model):
-    method: Literal["weighted", "rrf"] = "weighted"
-    weights: Weights = Field(default_factory=Weights)
-    k: int = Field(60, ge=1, le=10_000, description="The constant of rrf: how little the first ranks stand out.")
+_NEARLY_EQUAL = 0.8
 
 
 class RetrieveIn(Model):
@@ -53,7 +44,7 @@ class RetrieveIn(Model):
     )
     top_k: int = Field(10, ge=1, le=MAX_TOP_K)
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
-    fusion: Fusion = Field(default_factory=Fusion)
+    fusion: Fusion | None = Field(None, description="As the collection says, where not given.")
     filter: dict[str, Any] | None = Field(
         None,
         description="$eq $ne $in $nin $gt $gte $lt $lte $exists $and $or $not over metadata keys, source, title, "
@@ -64,22 +55,54 @@ class RetrieveIn(Model):
     as_user: AsUser | None = Field(None, description="Ask for this person; needs a key with the scope impersonate.")
     highlight: bool = False
     explain: bool = False
+    operators: Literal["auto", "on", "off"] = Field(
+        "auto", description='Whether "exact words" and -word are demands; auto: in questions of up to 12 other words.'
+    )
+    feedback: FeedbackIn | bool = Field(False, description="Search again with words of the best passages.")
+    diversity: float | None = Field(
+        None, gt=0, le=1, description="How much a passage loses for being like a better one."
+    )
+    collapse_duplicates: bool | Share = Field(
+        False, description="Leave out near duplicates: the share of word triples in common, 0.8 where true."
+    )
+    recency: RecencyIn | None = None
+    expand: ExpandIn | None = None
+    rerank: RerankIn | bool | None = Field(None, description="As the service is set up, where not given.")
 
     def request(self) -> RetrievalRequest:
         """Raises InvalidRequest."""
-        weights = self.fusion.weights
         return RetrievalRequest(
             query=self.query,
             collections=tuple(self.collections),
             top_k=self.top_k,
             mode=self.mode,
-            fusion=FusionSpec(self.fusion.method, weights.dense, weights.lexical, self.fusion.k),
+            fusion=None if self.fusion is None else self.fusion.spec(),
             filter=parse_filter(self.filter),
             min_score=self.min_score,
             max_chunks_per_document=self.max_chunks_per_document,
             highlight=self.highlight,
             explain=self.explain,
+            options=self._options(),
         )
+
+    def _options(self) -> Options:
+        rerank, collapse = self.rerank, self.collapse_duplicates
+        return Options(
+            feedback=_feedback(self.feedback),
+            diversity=self.diversity,
+            collapse=(_NEARLY_EQUAL if collapse else None) if isinstance(collapse, bool) else collapse,
+            recency=None if self.recency is None else self.recency.spec(),
+            expand=None if self.expand is None else self.expand.spec(),
+            rerank=True if isinstance(rerank, RerankIn) else rerank,
+            rerank_depth=rerank.depth if isinstance(rerank, RerankIn) else None,
+            operators=self.operators,
+        )
+
+
+def _feedback(wanted: FeedbackIn | bool) -> Feedback | None:
+    if isinstance(wanted, FeedbackIn):
+        return wanted.spec()
+    return Feedback() if wanted else None
 
 
 # The models below only describe the answer: it is written straight from the hits, which are ours already.
@@ -96,6 +119,14 @@ class Position(BaseModel):
 class Span(BaseModel):
     """Characters of the passage."""
 
+    start: int
+    end: int
+
+
+class ContextRecord(BaseModel):
+    """The passage with what stands around it: exactly these characters of the document's text."""
+
+    text: str
     start: int
     end: int
 
@@ -137,6 +168,9 @@ class Result(BaseModel):
     metadata: dict[str, Any]
     scores: Scores
     provenance: Provenance
+    context: ContextRecord | None = Field(
+        None, description="Only with `expand`; missing where the document has moved on meanwhile."
+    )
     explain: dict[str, Any] | None = Field(None, description="Only with `explain`: what each leg contributed.")
 
 
@@ -220,4 +254,7 @@ def _result(hit: Hit) -> dict[str, Any]:
             "indexed_at": found.indexed_at.isoformat().replace("+00:00", "Z"),
         },
     }
+    if hit.context is not None:
+        around = hit.context
+        result["context"] = {"text": around.text, "start": around.start, "end": around.end}
     return {**result, "explain": hit.explain} if hit.explain is not None else result

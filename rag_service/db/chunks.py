@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select
+from sqlalchemy import Connection, Row, bindparam, delete, insert, or_, select
 
 from rag_service.access import AccessScope
 from rag_service.db.acls import readable_few, scope_parameters
@@ -79,6 +79,30 @@ def confirm(connection: Connection, chunk_ids: Sequence[str], scope: AccessScope
     """
     rows = connection.execute(_CONFIRMED, {"chunk_ids": chunk_ids, **scope_parameters(scope)})
     return {row.id: _confirmed(row) for row in rows}
+
+
+def around(
+    connection: Connection, hits: Sequence[Chunk], before: int, after: int, scope: AccessScope
+) -> dict[str, list[tuple[Chunk, str]]]:
+    """By document: its chunks near `hits`, each with the key of the text they lie in.
+
+    As `confirm`: of documents that `scope` may read now, and of the hit's version while that is the one that answers.
+    """
+    near = [
+        (chunks.c.document_id == hit.document_id)
+        & (chunks.c.version == hit.version)
+        & chunks.c.ordinal.between(hit.ordinal - before, hit.ordinal + after)
+        for hit in hits
+    ]
+    query = (
+        select(chunks, documents.c.text_key)
+        .join(documents, documents.c.id == chunks.c.document_id)
+        .where(or_(*near), chunks.c.version == documents.c.indexed_version, readable_few())
+    )
+    found: dict[str, list[tuple[Chunk, str]]] = {}
+    for row in connection.execute(query, scope_parameters(scope)):
+        found.setdefault(row.document_id, []).append((_chunk(row), row.text_key or ""))
+    return found
 
 
 def _row(chunk: Chunk) -> dict[str, Any]:

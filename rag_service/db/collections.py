@@ -139,6 +139,7 @@ def _collection(row: Row[Any]) -> Collection:
         language=row.language,
         created_at=row.created_at,
         active_index=row.active_index,
+        retrieval=row.retrieval,
     )
 
 

@@ -95,6 +95,7 @@ collections = Table(
     Column("description", Text, nullable=False, default=""),
     Column("language", String(32), nullable=False, default="english"),
     Column("active_index", String(80)),
+    Column("retrieval", Json, nullable=False, server_default="{}"),
     _time("created_at", nullable=False),
     UniqueConstraint("team_id", "name"),
 )

@@ -28,6 +28,10 @@ class Embedder(Protocol):
         """Character spans of the model's own tokens of `text`, in order, without special tokens."""
         ...
 
+    def legible(self, text: str) -> float:
+        """The share of the letters of `text` in scripts that the model was trained on, 0 to 1; 1 where unknown."""
+        ...
+
     def embed(self, texts: Sequence[str], kind: TextKind) -> NDArray[np.float32]:
         """Unit-length vectors, shape (len(texts), dimensions). Thread-safe; queries go before documents.
 

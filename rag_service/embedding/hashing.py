@@ -34,6 +34,9 @@ class HashingEmbedder:
     def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
         return [found.span() for found in _TOKEN.finditer(text)]
 
+    def legible(self, text: str) -> float:
+        return 1.0
+
     def embed(self, texts: Sequence[str], kind: TextKind) -> NDArray[np.float32]:
         vectors = np.zeros((len(texts), self._dimensions), dtype=np.float32)
         for row, text in zip(vectors, texts, strict=True):

@@ -66,6 +66,10 @@ class HttpEmbedder:
         """An approximation: the remote tokenizer is unknown, so this counts more pieces than common ones make."""
         return [found.span() for found in _PIECE.finditer(text)]
 
+    def legible(self, text: str) -> float:
+        """1: what the remote model was trained on is unknown."""
+        return 1.0
+
     def embed(self, texts: Sequence[str], kind: TextKind) -> NDArray[np.float32]:
         """Raises RetryableError when the server stays busy or silent, ConfigError when it refuses the key,
         FatalError when its answer is not `dimensions` finite numbers for every text.

@@ -19,10 +19,12 @@ from rag_service.embedding.base import TextKind
 from rag_service.embedding.batching import Batcher, Forward, Tokens
 from rag_service.embedding.compiled import CompiledNetwork, compiled_folder
 from rag_service.embedding.model_folder import ModelFolder, find_model
+from rag_service.embedding.scripts import known_scripts, share_known
 from rag_service.errors import ConfigError
 from rag_service.types import EmbedderIdentity
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_BYTE_BLANK = "\u0120"  # how byte-level vocabularies write a blank
 _CPU_FLAGS = Path("/proc/cpuinfo")
 # Tokens of one slice, padding included: what a query may have to wait for. The graph loses a tenth of its rate with
 # slices of four long texts; torch, whose step costs 10 ms whatever it holds, needs more in one.
@@ -83,6 +85,11 @@ class LocalEmbedder:
         spans: list[tuple[int, int]] = tokenizer.encode_batch([_encodable(text)], add_special_tokens=False)[0].offsets
         return spans
 
+    def legible(self, text: str) -> float:
+        with self._loading:
+            scripts = self._scripts
+        return share_known(text, scripts)
+
     def embed(self, texts: Sequence[str], kind: TextKind) -> NDArray[np.float32]:
         with self._loading:
             folder, batcher, tokenizer = self._folder, self._batcher, self._cutting_tokenizer
@@ -95,6 +102,7 @@ class LocalEmbedder:
     def warm_up(self) -> None:
         """Load the model and run it once in either shape, so that the first caller does not wait for it."""
         self.embed(["warm"], "query")
+        self.legible("warm")
         self.embed(["warm up " * self.window], "document")
 
     @cached_property
@@ -117,6 +125,14 @@ class LocalEmbedder:
     @cached_property
     def _tokenizer(self) -> Tokenizer:
         return self._folder.tokenizer()
+
+    @cached_property
+    def _scripts(self) -> frozenset[str]:
+        entries: dict[str, int] = self._tokenizer.get_vocab()
+        if any(entry.startswith(_BYTE_BLANK) for entry in entries):
+            # This vocabulary is written in bytes, each shown as some other character.
+            return known_scripts(self._tokenizer.decode_batch([[number] for number in entries.values()]))
+        return known_scripts(entries)
 
     @cached_property
     def _cutting_tokenizer(self) -> Tokenizer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rag_service.chunking.base import Chunker
 from rag_service.db import Connection, Database, collections, teams
@@ -30,10 +32,22 @@ class Catalogue:
             self._add(transaction.connection, team_id, collections.DEFAULT, "", self.analyser)
             return team
 
-    def create_collection(self, team_id: str, name: str, *, description: str, language: str | None) -> Collection:
+    def create_collection(
+        self,
+        team_id: str,
+        name: str,
+        *,
+        description: str,
+        language: str | None,
+        retrieval: Mapping[str, Any] | None = None,
+    ) -> Collection:
         """Raises Conflict."""
         with self.database.transaction() as transaction:
-            return self._add(transaction.connection, team_id, name, description, language or self.analyser)
+            made = self._add(transaction.connection, team_id, name, description, language or self.analyser)
+            if not retrieval:
+                return made
+            collections.change(transaction.connection, made.id, retrieval=dict(retrieval))
+            return collections.get(transaction.connection, team_id, made.id)
 
     def check_models(self) -> None:
         """Raises ConfigError when an active index was built with another model than the one configured."""

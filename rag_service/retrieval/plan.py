@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from rag_service.errors import InvalidRequest
+from rag_service.retrieval.options import Options
+from rag_service.retrieval.syntax import Question
 from rag_service.types import Filter
 
 Mode: TypeAlias = Literal["hybrid", "dense", "lexical"]
@@ -25,7 +27,10 @@ _UNSPEAKABLE = re.compile("[\x00\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class FusionSpec:
-    """How two legs become one score. Weights not given are those of the method: 0.7 and 0.3, or 1 and 1 for rrf."""
+    """How two legs become one score. Without weights the method's own (0.7 and 0.3, or 1 and 1 for rrf) are adapted.
+
+    `weighting.weighed` adapts them to the question; with one weight given, the other is the method's own.
+    """
 
     method: Literal["weighted", "rrf"] = "weighted"
     dense_weight: float | None = None
@@ -37,6 +42,11 @@ class FusionSpec:
             raise InvalidRequest("fusion weights must be finite, not negative and not both 0.")
         if self.k < 1:
             raise InvalidRequest("fusion k must be at least 1.")
+
+    @property
+    def weights_given(self) -> bool:
+        """Whether somebody chose them: they are then not adapted to the question."""
+        return self.dense_weight is not None or self.lexical_weight is not None
 
     @property
     def weights(self) -> tuple[float, float]:
@@ -52,6 +62,8 @@ class FusionSpec:
 class RetrievalRequest:
     """A question, and what its answer shall look like. No collections named means the team's `default`.
 
+    `fusion` None: as the collections are set up.
+
     Raises InvalidRequest for an empty or overlong query and for numbers outside their bounds.
     """
 
@@ -59,12 +71,13 @@ class RetrievalRequest:
     collections: tuple[str, ...] = ()
     top_k: int = 10
     mode: Mode = "hybrid"
-    fusion: FusionSpec = field(default_factory=FusionSpec)
+    fusion: FusionSpec | None = None
     filter: Filter | None = None
     min_score: float | None = None
     max_chunks_per_document: int | None = None
     highlight: bool = False
     explain: bool = False
+    options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
         if not self.query.strip():
@@ -105,15 +118,29 @@ class Plan:
         return replace(self, legs=("lexical",), fusion=replace(fusion, dense_weight=0.0, lexical_weight=whole))
 
 
-def plan(request: RetrievalRequest, candidates: int) -> Plan:
+def plan(request: RetrievalRequest, candidates: int, question: Question | None = None, depth: int = 0) -> Plan:
     """How to answer `request` when each leg draws `candidates` chunks, or more where the request needs them.
 
-    The window leaves room for hits that confirmation drops: one statement is enough unless half of them go.
+    The window leaves room for hits that confirmation drops: one statement is enough unless half of them go. It holds
+    the `depth` passages that a reranker reads, and twice as many as usual where options choose among passages.
     """
+    question = question or Question(request.query)
+    window = max(2 * request.top_k + 10, depth)
     return Plan(
         collections=tuple(dict.fromkeys(request.collections)) or ("default",),
-        legs=("dense", "lexical") if request.mode == "hybrid" else (request.mode,),
-        limit=max(candidates, 2 * request.top_k),
-        window=2 * request.top_k + 10,
-        fusion=request.fusion if request.mode == "hybrid" else None,
+        legs=_legs(request.mode, question),
+        limit=max(candidates, 2 * request.top_k, depth),
+        window=2 * window if request.options.compares or request.options.feedback else window,
+        fusion=_fusion(request, question),
     )
+
+
+def _legs(mode: Mode, question: Question) -> tuple[Leg, ...]:
+    # Passages with a phrase may lie too deep for the dense leg to draw: the lexical leg then draws for it.
+    return ("dense", "lexical") if mode == "hybrid" or (mode == "dense" and question.phrases) else (mode,)
+
+
+def _fusion(request: RetrievalRequest, question: Question) -> FusionSpec | None:
+    if request.mode == "hybrid":
+        return request.fusion or FusionSpec()
+    return FusionSpec("weighted", 1.0, 0.0) if request.mode == "dense" and question.phrases else None

@@ -5,25 +5,29 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from rag_service.access import AccessScope, Principal, scope_of
 from rag_service.db import Database, chunks, collections
 from rag_service.embedding.base import Embedder, LexicalEncoder
-from rag_service.errors import Conflict, RetryableError
-from rag_service.reranking.base import Reranker
+from rag_service.errors import Conflict, RagError, RetryableError
+from rag_service.reranking.base import NullReranker, Reranker
+from rag_service.retrieval.expansion import Context, Expander
+from rag_service.retrieval.feedback import fed_back
 from rag_service.retrieval.fusion import Fused, capped, fuse, merge
 from rag_service.retrieval.highlight import Span, highlights
-from rag_service.retrieval.plan import Plan, RetrievalRequest, plan
-from rag_service.types import Collection, ConfirmedChunk, IndexVersion, SparseVector, Vector
+from rag_service.retrieval.options import Feedback
+from rag_service.retrieval.plan import FusionSpec, Plan, RetrievalRequest, plan
+from rag_service.retrieval.refining import Found, Ranked, as_fused, refined, reranked
+from rag_service.retrieval.syntax import Question, read
+from rag_service.retrieval.weighting import Voice, weighed
+from rag_service.types import Collection, ConfirmedChunk, IndexVersion, SparseVector, Vector, utc_now
 from rag_service.vectors.base import Candidate, SearchRequest, VectorStore
 
 logger = logging.getLogger("rag_service.retrieval")
-
-Found: TypeAlias = tuple[Fused, ConfirmedChunk]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,8 @@ class Hit:
     """A passage and why it stands where it stands.
 
     `score` orders the hits: the reranker's score where one answered, else `fused`. `highlights` are spans of the
-    chunk's text. `explain` is None unless asked for.
+    chunk's text. `context` is what stands around it, where that was asked for and is still to be had. `explain` is None
+    unless asked for.
     """
 
     rank: int
@@ -40,6 +45,7 @@ class Hit:
     candidate: Candidate
     chunk: ConfirmedChunk
     highlights: tuple[Span, ...] = ()
+    context: Context | None = None
     explain: dict[str, object] | None = None
 
 
@@ -68,7 +74,7 @@ class Retrieval:
 class _Encoded:
     """The question as one index is asked it."""
 
-    index: str
+    version: IndexVersion
     dense: Vector | None
     lexical: SparseVector | None
 
@@ -78,6 +84,10 @@ class _Course:
     """What is noted down while one query runs."""
 
     plan: Plan
+    question: Question
+    voice: Voice = field(default_factory=Voice)
+    fusion: FusionSpec | None = None
+    because: str = "given"
     started: float = field(default_factory=time.perf_counter)
     stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("embed", "search", "confirm"), 0.0))
     degraded: list[str] = field(default_factory=list)
@@ -104,14 +114,22 @@ class Retriever:
         lexical: Callable[[IndexVersion], LexicalEncoder],
         reranker: Reranker,
         candidates: int,
+        read_text: Callable[[str], bytes],
+        rerank_depth: int = 50,
     ) -> None:
-        """`lexical` gives the encoder that an index version was built with; each leg draws `candidates` chunks."""
+        """`lexical` gives the encoder that an index version was built with; each leg draws `candidates` chunks.
+
+        `read_text` gives the stored text of a document by its key, in UTF-8, or raises NotFound.
+        `rerank_depth` passages are read by the reranker unless a request says otherwise.
+        """
         self._database = database
         self._vectors = vectors
         self._embedder = embedder
         self._lexical = lexical
         self._reranker = reranker
         self._candidates = candidates
+        self._expander = Expander(database, read_text)
+        self._rerank_depth = rerank_depth
 
     def retrieve(self, request: RetrievalRequest, principal: Principal) -> Retrieval:
         """The best `top_k` passages that `principal` may read, or all there are if fewer.
@@ -120,17 +138,34 @@ class Retriever:
         embedder, does not answer. A hybrid query goes on without the embedder and says so in `degraded`.
         """
         scope = scope_of(principal)
-        course = _Course(plan(request, self._candidates))
+        question = read(request.query, request.options.operators)
+        depth = self._depth(request)
+        course = _Course(plan(request, self._candidates, question, depth), question)
         indexes = self._indexes(scope.team, course.plan)
+        if request.mode == "hybrid" and request.fusion is None:
+            course.plan = replace(course.plan, fusion=_fusion_of([collection for collection, _ in indexes]))
         with course.stage("embed"):
             queries = self._encode(request, indexes, course)
         found = self._find(request, queries, scope, course)
-        ranked = self._rerank(request, found, course)
-        hits = tuple(
-            _hit(rank, score, one, request, course.plan)
-            for rank, (score, one) in enumerate(ranked[: request.top_k], start=1)
-        )
+        if request.options.feedback is not None and "lexical" in course.plan.legs:
+            with course.stage("feedback"):
+                queries = self._fed_back(queries, found, request.options.feedback)
+            found = self._find(request, queries, scope, course)
+        ranking = self._rerank(found[:depth] if depth else found, course) if depth else as_fused(found)
+        best = refined(ranking, request.options, request.top_k, utc_now())
+        contexts: dict[str, Context] = {}
+        if request.options.expand is not None:
+            with course.stage("expand"):
+                contexts = self._expander.contexts([one.found[1].chunk for one in best], request.options.expand, scope)
+        hits = tuple(_hit(rank, one, contexts, request, course) for rank, one in enumerate(best, start=1))
         return _answer(request, hits, course, scope)
+
+    def _depth(self, request: RetrievalRequest) -> int:
+        """How many passages the reranker shall read; 0: it is not asked."""
+        wanted = request.options.rerank
+        if wanted is False or (wanted is None and isinstance(self._reranker, NullReranker)):
+            return 0
+        return max(request.top_k, request.options.rerank_depth or self._rerank_depth)
 
     def _indexes(self, team: str, drawn: Plan) -> list[tuple[Collection, IndexVersion]]:
         with self._database.read() as connection:
@@ -144,16 +179,21 @@ class Retriever:
         for _, index in indexes:
             lexical = None
             if "lexical" in course.plan.legs:
-                lexical = self._lexical(index).encode([request.query], "query")[0]
+                lexical = self._lexical(index).encode([course.question.lexical_text], "query")[0]
             # A query of stop words only has no terms: that leg then has nothing to look for.
-            encoded.append(_Encoded(index.id, dense, lexical if lexical is not None and len(lexical.indices) else None))
+            encoded.append(_Encoded(index, dense, lexical if lexical is not None and len(lexical.indices) else None))
+        course.voice = Voice(
+            legible=1.0 if dense is None else self._embedder.legible(course.question.text),
+            wordless=all(one.lexical is None for one in encoded),
+            named=course.question.names_something,
+        )
         return [one for one in encoded if one.dense is not None or one.lexical is not None]
 
     def _dense(
         self, request: RetrievalRequest, indexes: Sequence[tuple[Collection, IndexVersion]], course: _Course
     ) -> Vector | None:
         try:
-            vector: Vector = self._embedder.embed([request.query], "query")[0]
+            vector: Vector = self._embedder.embed([course.question.text], "query")[0]
         except RetryableError as error:
             if request.mode == "dense":
                 raise
@@ -174,16 +214,19 @@ class Retriever:
     ) -> list[Found]:
         """Draw, rank and confirm; draw deeper while hits are missing that a deeper draw could bring."""
         while True:
-            drawn_with = course.plan
+            drawn_with, spec = course.plan, course.plan.fusion
             with course.stage("search"):
                 drawn = [self._search(query, request, drawn_with.limit, scope) for query in queries]
                 candidates = merge(drawn)
-                fused = fuse(candidates, drawn_with.fusion)
+                if spec is not None:
+                    spec, course.because = weighed(spec, course.voice, candidates)
+                    course.fusion = spec
+                fused = fuse(candidates, spec)
                 passing = fused if request.min_score is None else [f for f in fused if f.score >= request.min_score]
                 ranking = capped(passing, request.max_chunks_per_document)
             course.drawn = len(candidates)
             with course.stage("confirm"):
-                found = self._confirm(ranking, drawn_with.window, request.top_k, scope)
+                found = self._confirm(ranking, drawn_with.window, request.top_k, scope, course.question)
             deeper = drawn_with.deeper()
             # Where the ranking has come down to min_score, what lies deeper is below it too.
             at_the_bottom = len(passing) < len(fused) or not any(_is_full(each, drawn_with.limit) for each in drawn)
@@ -193,10 +236,13 @@ class Retriever:
 
     def _search(self, query: _Encoded, request: RetrievalRequest, limit: int, scope: AccessScope) -> list[Candidate]:
         wanted = SearchRequest(dense=query.dense, lexical=query.lexical, narrowing=request.filter, limit=limit)
-        return self._vectors.search(query.index, wanted, scope)
+        return self._vectors.search(query.version.id, wanted, scope)
 
-    def _confirm(self, ranking: Sequence[Fused], window: int, wanted: int, scope: AccessScope) -> list[Found]:
-        """The readable ones among the best of `ranking`; the window widens while fewer than `wanted` are.
+    def _confirm(
+        self, ranking: Sequence[Fused], window: int, wanted: int, scope: AccessScope, question: Question
+    ) -> list[Found]:
+        """The readable ones that `question` admits among the best of `ranking`; the window widens while fewer than
+        `wanted` are.
 
         A wider window is confirmed as a whole: the answer comes from one statement, so that no commit between two
         can mix two versions of a document.
@@ -205,25 +251,44 @@ class Retriever:
             best = ranking[:window]
             with self._database.read() as connection:
                 readable = chunks.confirm(connection, [one.candidate.chunk_id for one in best], scope)
-            found = [(one, readable[one.candidate.chunk_id]) for one in best if one.candidate.chunk_id in readable]
+            confirmed = [(one, readable[one.candidate.chunk_id]) for one in best if one.candidate.chunk_id in readable]
+            found = [one for one in confirmed if question.admits(one[1])] if question.demands else confirmed
             if len(found) >= wanted or window >= len(ranking):
                 return found
             window *= 4
         return []
 
-    def _rerank(self, request: RetrievalRequest, found: Sequence[Found], course: _Course) -> list[tuple[float, Found]]:
-        as_fused = [(one[0].score, one) for one in found]
-        if not found:
-            return as_fused
+    def _rerank(self, found: Sequence[Found], course: _Course) -> list[Ranked]:
+        ranking = as_fused(found)
+        if not ranking:
+            return ranking
         with course.stage("rerank"):
             try:
-                scores = self._reranker.rerank(request.query, [chunk.chunk.content.text for _, chunk in found])
-            except RetryableError as error:
+                scores = self._reranker.rerank(course.question.text, [one.text for one in ranking])
+            except RagError as error:
                 course.degraded.append(f"reranking unavailable: {error.message}")
-                return as_fused
+                return ranking
         if scores is None:
-            return as_fused
-        return sorted(zip(scores, found, strict=True), key=lambda pair: -pair[0])
+            course.degraded.append("reranking unavailable: no reranker is set up. Set RAG_RERANKER.")
+            return ranking
+        return reranked(ranking, scores)
+
+    def _fed_back(self, queries: Sequence[_Encoded], found: Sequence[Found], spec: Feedback) -> list[_Encoded]:
+        """The questions with words of the best confirmed passages; what was not confirmed takes no part."""
+        texts = [chunk.chunk.content.text for _, chunk in found]
+        changed = []
+        for query in queries:
+            passages = self._lexical(query.version).encode(texts, "document") if query.lexical is not None else []
+            lexical = fed_back(query.lexical, passages, spec) if query.lexical is not None else None
+            changed.append(replace(query, lexical=lexical))
+        return changed
+
+
+def _fusion_of(asked: Sequence[Collection]) -> FusionSpec:
+    """As the collections are set up, where they agree; else the default."""
+    settings = [collection.retrieval.get("fusion") for collection in asked]
+    first: dict[str, Any] | None = settings[0] if settings else None
+    return FusionSpec(**first) if first and all(one == first for one in settings) else FusionSpec()
 
 
 def _is_full(drawn: Sequence[Candidate], limit: int) -> bool:
@@ -233,22 +298,24 @@ def _is_full(drawn: Sequence[Candidate], limit: int) -> bool:
     return max(dense, lexical) >= limit
 
 
-def _hit(rank: int, score: float, found: Found, request: RetrievalRequest, drawn_with: Plan) -> Hit:
-    fused, chunk = found
+def _hit(rank: int, one: Ranked, contexts: Mapping[str, Context], request: RetrievalRequest, course: _Course) -> Hit:
+    fused, chunk = one.found
     return Hit(
         rank=rank,
-        score=score,
+        score=one.score,
         fused=fused.score,
         candidate=fused.candidate,
         chunk=chunk,
-        highlights=tuple(highlights(request.query, chunk.chunk.content.text)) if request.highlight else (),
-        explain=_explained(fused, drawn_with) if request.explain else None,
+        highlights=tuple(highlights(course.question.text, one.text)) if request.highlight else (),
+        context=contexts.get(chunk.chunk.id),
+        explain=_explained(one, course) if request.explain else None,
     )
 
 
-def _explained(fused: Fused, drawn_with: Plan) -> dict[str, object]:
-    """Which leg contributed what; the contributions add up to the fused score."""
-    candidate, spec = fused.candidate, drawn_with.fusion
+def _explained(one: Ranked, course: _Course) -> dict[str, object]:
+    """Which leg contributed what; the contributions add up to the fused score. `moves` is what options did to it."""
+    fused, spec = one.found[0], course.fusion
+    candidate = fused.candidate
     dense_weight, lexical_weight = spec.weights if spec else (1.0, 1.0)
     legs = {
         "dense": (candidate.dense, candidate.dense_rank, dense_weight, fused.dense),
@@ -257,7 +324,8 @@ def _explained(fused: Fused, drawn_with: Plan) -> dict[str, object]:
     names = ("score", "rank", "weight", "contribution")
     return {
         "fusion": spec.method if spec else None,
-        "legs": {leg: dict(zip(names, legs[leg], strict=True)) for leg in drawn_with.legs},
+        "legs": {leg: dict(zip(names, legs[leg], strict=True)) for leg in course.plan.legs},
+        "moves": dict(one.moves),
     }
 
 
@@ -275,11 +343,11 @@ def _answer(request: RetrievalRequest, hits: tuple[Hit, ...], course: _Course, s
 
 
 def _summary(request: RetrievalRequest, course: _Course) -> dict[str, object]:
-    drawn_with, spec = course.plan, course.plan.fusion
+    drawn_with, spec = course.plan, course.fusion
     fusion: dict[str, object] | None = None
     if spec is not None:
         dense, lexical = spec.weights
-        fusion = {"method": spec.method, "weights": {"dense": dense, "lexical": lexical}}
+        fusion = {"method": spec.method, "weights": {"dense": dense, "lexical": lexical}, "because": course.because}
         if spec.method == "rrf":
             fusion["k"] = spec.k
     return {
@@ -289,8 +357,16 @@ def _summary(request: RetrievalRequest, course: _Course) -> dict[str, object]:
         "candidates_per_leg": drawn_with.limit,
         "candidates": course.drawn,
         "fusion": fusion,
+        "phrases": [phrase.strip() for phrase in course.question.phrases],
+        "excluded": [phrase.strip() for phrase in course.question.excluded],
+        "options": _asked(request),
         "stages_ms": {name: round(spent, 3) for name, spent in course.stages.items()},
     }
+
+
+def _asked(request: RetrievalRequest) -> dict[str, object]:
+    """The options that were given, by name."""
+    return {name: value for name, value in asdict(request.options).items() if value is not None}
 
 
 def _milliseconds_since(began: float) -> float:

@@ -23,7 +23,9 @@ from rag_service.reranking.base import NullReranker, Reranker
 from rag_service.retrieval.filters import parse_filter
 from rag_service.retrieval.fusion import Fused
 from rag_service.retrieval.plan import FusionSpec, RetrievalRequest
-from rag_service.retrieval.retriever import Found, Retrieval, Retriever
+from rag_service.retrieval.refining import Found
+from rag_service.retrieval.retriever import Retrieval, Retriever
+from rag_service.retrieval.syntax import Question
 from rag_service.types import Chunk, ChunkText, ConfirmedChunk, IndexVersion, utc_now
 from rag_service.vectors.base import Candidate, IndexSpec, SearchRequest, VectorPoint
 from rag_service.vectors.edge import EdgeVectorStore
@@ -146,7 +148,11 @@ class Library:
             lexical=lambda index: LEXICAL,
             reranker=self.reranker,
             candidates=candidates,
+            read_text=self.read_text,
         )
+
+    def read_text(self, key: str) -> bytes:
+        raise NotFound(key)
 
     def ask(self, query: str, who: Principal = ANN, **wanted: Any) -> Retrieval:
         return self.retriever().retrieve(RetrievalRequest(query, **wanted), who)
@@ -300,7 +306,12 @@ def test_the_answer_tells_its_plan_and_its_timings(library: Library) -> None:
     assert 0 < usage.embed_ms + usage.search_ms + usage.confirm_ms <= usage.total_ms
     assert answer.plan["legs"] == ["dense", "lexical"]
     assert answer.plan["collections"] == ["default"]
-    assert answer.plan["fusion"] == {"method": "rrf", "weights": {"dense": 1.0, "lexical": 1.0}, "k": 60}
+    assert answer.plan["fusion"] == {
+        "method": "rrf",
+        "weights": {"dense": 1.0, "lexical": 1.0},
+        "because": "the method's own",
+        "k": 60,
+    }
     assert library.ask("leave", mode="dense").plan["fusion"] is None
 
 
@@ -351,9 +362,11 @@ def test_readable_documents_are_found_however_rare_they_are(library: Library) ->
 class Trusting(Retriever):
     """Deliberately broken: believes the vector store."""
 
-    def _confirm(self, ranking: Sequence[Fused], window: int, wanted: int, scope: AccessScope) -> list[Found]:
+    def _confirm(
+        self, ranking: Sequence[Fused], window: int, wanted: int, scope: AccessScope, question: Question
+    ) -> list[Found]:
         everything = AccessScope(scope.team, frozenset({PUBLIC, "manage", "user:ann"}))
-        return super()._confirm(ranking, window, wanted, everything)
+        return super()._confirm(ranking, window, wanted, everything, question)
 
 
 def revoked_is_hidden(library: Library, kind: type[Retriever]) -> bool:
