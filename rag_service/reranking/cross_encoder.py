@@ -55,7 +55,9 @@ class CrossEncoderReranker:
         self._computing.shutdown()
 
     def _scores(self, query: str, passages: list[str]) -> list[float]:
-        scores = self._model.predict([(query, passage) for passage in passages], batch_size=_BATCH)
+        # No tokenizer accepts half of a surrogate pair.
+        pairs = [(query, passage.encode("utf-8", "replace").decode()) for passage in passages]
+        scores = self._model.predict(pairs, batch_size=_BATCH, show_progress_bar=False)
         return [float(score) for score in scores]
 
     @cached_property

@@ -108,12 +108,15 @@ def test_an_answer_has_exactly_these_fields(canteen: Team) -> None:
 
 def test_the_described_answer_is_the_answer(canteen: Team) -> None:
     described = canteen.service.anonymous.get("/openapi.json").json()["components"]["schemas"]
-    answer = canteen.manager.post("/v1/retrieve", json={"query": "canteen", "explain": True}).json()
+    answer = canteen.manager.post(
+        "/v1/retrieve", json={"query": "canteen", "explain": True, "expand": {"after": 1}}
+    ).json()
     hit = answer["results"][0]
     for model, value in (
         ("Answer", answer),
         ("Result", hit),
         ("Position", hit["position"]),
+        ("ContextRecord", hit["context"]),
         ("Scores", hit["scores"]),
         ("Provenance", hit["provenance"]),
     ):

@@ -6,14 +6,14 @@ The catalogue of who may read what is kept here in plain Python, apart from the 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import ColumnElement, true
+from sqlalchemy import ColumnElement, Connection, true
 
 from rag_service.access import AccessScope
 from rag_service.db import chunks
@@ -105,6 +105,7 @@ class Question:
     user: str | None
     groups: tuple[str, ...]
     filter: dict[str, Any] | None
+    options: dict[str, Any] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
         body: dict[str, Any] = {"query": "common words", "collections": [self.collection], "top_k": MOST}
@@ -112,7 +113,7 @@ class Question:
             body["as_user"] = {"user": self.user, "groups": list(self.groups)}
         if self.filter is not None:
             body["filter"] = self.filter
-        return body
+        return {**body, **self.options}
 
     def expects(self, row: Row) -> bool:
         return row.collection == self.collection and self._may_read(row.acl) and self._matches(row.metadata)
@@ -140,11 +141,32 @@ def random_question(chance: random.Random) -> Question:
     return Question(chance.choices(["rare", "some", "open"], [8, 2, 1])[0], user, groups, narrowing or None)
 
 
-def wrong_answers(world: World, queries: int, seed: int) -> list[str]:
-    """Ask at random; return what was leaked and what was missing."""
+# No option may show more; these may not show less either. Phrases stand in all texts, the excluded word in none.
+OPTIONS: dict[str, list[Any]] = {
+    "query": ['"common words"', 'common words -nowhere "about"'],
+    "mode": ["dense", "lexical"],
+    "fusion": [{"method": "rrf"}, {"weights": {"dense": 0.1, "lexical": 0.9}}],
+    "feedback": [True, {"passages": 1, "terms": 50, "weight": 1}],
+    "diversity": [0.2, 1.0],
+    "recency": [{"field": "year"}, {"field": "none", "weight": 1}],
+    "expand": [{"before": 1}, {"before": 20, "after": 20}, {"section": True}],
+    "rerank": [True, {"depth": 5}],
+    "explain": [True],
+    "highlight": [True],
+}
+
+
+def random_options(chance: random.Random) -> dict[str, Any]:
+    return {name: chance.choice(values) for name, values in OPTIONS.items() if chance.random() < 0.3}
+
+
+def wrong_answers(world: World, queries: int, seed: int, *, options: bool = False) -> list[str]:
+    """Ask at random, on request with random options; return what was leaked and what was missing."""
     chance, application, wrong = random.Random(seed), world.application, []
     for _ in range(queries):
         question = random_question(chance)
+        if options:
+            question = replace(question, options=random_options(chance))
         answer = application.post("/v1/retrieve", json=question.body())
         assert answer.status_code == 200, answer.text
         got = {result["external_id"] for result in answer.json()["results"]}
@@ -159,6 +181,21 @@ def wrong_answers(world: World, queries: int, seed: int) -> list[str]:
 @pytest.mark.timeout(900)
 def test_ten_thousand_random_questions_leak_nothing_and_miss_nothing(world: World) -> None:
     assert wrong_answers(world, QUERIES, seed=1) == []
+
+
+def test_no_option_shows_more_or_less(world: World) -> None:
+    assert wrong_answers(world, 600, seed=5, options=True) == []
+
+
+def test_options_over_a_service_that_forgets_the_deny_lists_are_caught(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_deny(scope: AccessScope) -> Every:
+        return Every((Match("team", (scope.team,)), Match("allow", tuple(sorted(scope.tokens)))))
+
+    monkeypatch.setattr(conditions, "readable", without_deny)
+    monkeypatch.setattr(chunks, "readable", _nobody_asked)
+    assert [problem for problem in wrong_answers(world, 300, seed=5, options=True) if problem.startswith("leaked")]
 
 
 def test_the_lonely_reader_finds_her_one_document_in_a_thousand(world: World) -> None:
@@ -211,6 +248,58 @@ class TestRevocation:
     def test_an_answer_that_is_not_confirmed_is_caught(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(chunks, "readable", _nobody_asked)
         assert [problem for problem in wrong_answers(world, 300, seed=4) if problem.startswith("leaked")]
+
+
+class TestSurroundings:
+    """A document is revoked between the confirmation of its passage and the look at what stands around it."""
+
+    @pytest.fixture
+    def revoking(self, team: Team, monkeypatch: pytest.MonkeyPatch) -> Team:
+        text = "\n\n".join(f"# Part {n}\n\nThe canteen, part {n}. {'More words. ' * 100}" for n in range(4))
+        document = team.put(text, external_id="book")
+        team.drain()
+        confirm = chunks.confirm
+
+        def then_revoke(connection: Connection, chunk_ids: Sequence[str], scope: AccessScope) -> dict[str, Any]:
+            confirmed = confirm(connection, chunk_ids, scope)
+            assert team.manager.patch(f"/v1/documents/{document['id']}/acl", json={"public": False}).status_code == 202
+            return confirmed
+
+        monkeypatch.setattr(chunks, "confirm", then_revoke)
+        return team
+
+    def shown(self, team: Team) -> list[dict[str, Any]]:
+        hits = team.retrieve("canteen", team.client("query"), expand={"before": 1, "after": 1})
+        assert hits
+        return [hit["context"] for hit in hits if "context" in hit]
+
+    def test_are_looked_at_with_the_same_conditions_again(self, revoking: Team) -> None:
+        assert self.shown(revoking) == []
+
+    def test_a_service_that_shows_neighbours_unconfirmed_is_caught(
+        self, revoking: Team, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        confirm, asked = chunks.readable, []
+
+        def only_at_first(scope: AccessScope, *, few: bool = False) -> ColumnElement[bool]:
+            asked.append(scope)
+            return confirm(scope, few=few) if len(asked) == 1 else true()
+
+        monkeypatch.setattr(chunks, "readable", only_at_first)
+        assert self.shown(revoking)
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+def test_words_of_what_she_may_not_read_never_move_her_answer(team: Team, *, feedback: bool) -> None:
+    for number in range(30):
+        team.put(f"Report {number} on the budget and topic{number}.", acl={"users": ["ann"]})
+    team.drain()
+    asker = team.client("query", user="ann")
+    before = [(hit["text"], hit["score"]) for hit in team.retrieve("budget", asker, feedback=feedback)]
+    for _ in range(5):
+        team.put("Budget budget budget topic7 topic8.", acl={"users": ["bob"]}, external_id=f"bob{_}")
+    team.drain()
+    assert [(hit["text"], hit["score"]) for hit in team.retrieve("budget", asker, feedback=feedback)] == before
 
 
 def _nobody_asked(_scope: AccessScope, *, few: bool = False) -> ColumnElement[bool]:
