@@ -5,7 +5,7 @@ from alembic import op
 
 from rag_service.db.tables import Json
 
-revision = "0004"
+revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
