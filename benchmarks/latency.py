@@ -30,23 +30,24 @@ def main() -> None:
     arguments.add_argument("--queries", type=int, default=1_000)
     arguments.add_argument("--keep", type=Path, help="data folder to fill once and to measure again")
     given = arguments.parse_args()
+    filled = given.keep is not None and (given.keep / "rag.db").exists()
     with running_service(given.keep) as service:
-        count = _fill(service, given.data, given.chunks)
-        queries = _queries(given.data, given.queries)
+        count = given.chunks if filled else _fill(service, given.data, given.chunks)
+        queries = questions(given.data, given.queries)
         for query in queries[:50]:
-            _ask(service, query)
-        timings = [_ask(service, query) for query in queries]
+            ask(service, query)
+        timings = [ask(service, query) for query in queries]
         print(f"chunks: {count}, queries: {len(queries)}, one client")
         for name in ("embed_ms", "search_ms", "confirm_ms", "total_ms", "http_ms"):
-            _print_spread(name, [timing[name] for timing in timings])
-        print(f"8 clients: {_rate(service, queries, 8):.0f} requests/s")
+            print_spread(name, [timing[name] for timing in timings])
+        print(f"8 clients: {rate(service, queries, 8):.0f} requests/s")
 
 
 def _fill(service: Service, data: Path, wanted: int) -> int:
     count = 0
     for name in SOURCES:
         passages = [passage for passage in load(data / name).documents if passage["text"]][: wanted - count]
-        service.upload("default", [_document(name, place, passage) for place, passage in enumerate(passages)])
+        service.upload("default", [record(name, place, passage) for place, passage in enumerate(passages)])
         service.wait_until_idle()
         count += len(passages)
         if count >= wanted:
@@ -54,7 +55,7 @@ def _fill(service: Service, data: Path, wanted: int) -> int:
     return count
 
 
-def _document(collection: str, place: int, passage: dict[str, Any]) -> dict[str, Any]:
+def record(collection: str, place: int, passage: dict[str, Any]) -> dict[str, Any]:
     return {
         "external_id": f"{collection}/{passage['_id']}",
         "title": passage["title"],
@@ -64,26 +65,26 @@ def _document(collection: str, place: int, passage: dict[str, Any]) -> dict[str,
     }
 
 
-def _queries(data: Path, wanted: int) -> list[str]:
+def questions(data: Path, wanted: int) -> list[str]:
     asked = [query for name in SOURCES[:3] for query in load(data / name).queries.values()]
     return list(islice(cycle(asked), wanted))
 
 
-def _ask(service: Service, query: str) -> dict[str, float]:
+def ask(service: Service, query: str) -> dict[str, float]:
     began = time.perf_counter()
     answer = service.post("/v1/retrieve", {"query": query, "top_k": 10, "as_user": AS_USER})
     return {**answer["usage"], "http_ms": (time.perf_counter() - began) * 1000}
 
 
-def _print_spread(name: str, values: list[float]) -> None:
+def print_spread(name: str, values: list[float]) -> None:
     cuts = statistics.quantiles(values, n=100)
     print(f"{name:>10}: p50 {cuts[49]:6.2f}  p95 {cuts[94]:6.2f}  p99 {cuts[98]:6.2f}")
 
 
-def _rate(service: Service, queries: list[str], clients: int) -> float:
+def rate(service: Service, queries: list[str], clients: int) -> float:
     began = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        list(pool.map(lambda query: _ask(service, query), queries))
+        list(pool.map(lambda query: ask(service, query), queries))
     return len(queries) / (time.perf_counter() - began)
 
 

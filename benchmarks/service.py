@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 _START_S = 120
 _ADMIN_KEY = "benchmark-admin-key-0123456789"
@@ -26,6 +27,7 @@ class Service:
 
     http: httpx.Client
     data_dir: Path
+    pid: int
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = self.http.post(path, json=body)
@@ -46,6 +48,11 @@ class Service:
             refused = [result for result in answer["results"] if result["status"] >= 400]
             if refused:
                 raise RuntimeError(f"refused: {refused[:3]}")
+
+    def memory_mb(self) -> float:
+        """Resident memory of the service and its children."""
+        me = psutil.Process(self.pid)
+        return float(sum(process.memory_info().rss for process in (me, *me.children(recursive=True)))) / 1e6
 
     def wait_until_idle(self) -> None:
         while self.get("/v1/jobs", state="queued", limit="1")["data"] or self.get("/v1/jobs", state="running")["data"]:
@@ -68,7 +75,7 @@ def running_service(keep: Path | None = None, **settings: str) -> Iterator[Servi
                 headers = {"Authorization": f"Bearer {_ADMIN_KEY}"}
                 with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=300) as http:
                     _wait_until_ready(process, http)
-                    service = Service(http, Path(folder))
+                    service = Service(http, Path(folder), process.pid)
                     if "bench" not in {team["id"] for team in service.get("/v1/teams")["data"]}:
                         service.post("/v1/teams", {"id": "bench", "name": "Benchmark"})
                     http.headers["X-Rag-Team"] = "bench"

@@ -140,9 +140,10 @@ class _Settling:
         return not interrupted
 
 
-def padded(texts: Sequence[Tokens], padding: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Token ids and attention mask, both of shape (n, tokens of the longest text)."""
-    shape = (len(texts), max(map(len, texts)))
+def padded(texts: Sequence[Tokens], padding: int, multiple: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Token ids and attention mask, both of shape (n, tokens of the longest text, rounded up to a `multiple`)."""
+    longest = max(map(len, texts))
+    shape = (len(texts), -(-longest // multiple) * multiple)
     ids, mask = np.full(shape, padding, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     for row, text in enumerate(texts):
         ids[row, : len(text)] = text

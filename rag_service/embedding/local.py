@@ -25,6 +25,7 @@ from rag_service.types import EmbedderIdentity
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BYTE_BLANK = "\u0120"  # how byte-level vocabularies write a blank
+_USUAL_QUERY = 64  # tokens
 _CPU_FLAGS = Path("/proc/cpuinfo")
 # Tokens of one slice, padding included: what a query may have to wait for. The graph loses a tenth of its rate with
 # slices of four long texts; torch, whose step costs 10 ms whatever it holds, needs more in one.
@@ -155,7 +156,9 @@ class LocalEmbedder:
     @cached_property
     def _network(self) -> Network:
         if self._graph is not None:
-            return CompiledNetwork(self._graph, self._chosen_dtype, self._folder.padding, self._threads)
+            return CompiledNetwork(
+                self._graph, self._chosen_dtype, self._folder.padding, self._folder.max_tokens, self._threads
+            )
         import torch  # takes seconds, and cutting texts or reading settings needs none of it
 
         from rag_service.embedding.network import TorchNetwork

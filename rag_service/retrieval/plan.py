@@ -17,6 +17,7 @@ Leg: TypeAlias = Literal["dense", "lexical"]
 
 MAX_TOP_K = 100
 MAX_QUERY = 8_192  # characters
+_ROOM = 10
 MAX_DRAW = 4_000  # candidates per leg and index; bounds memory and time of one query
 
 # Mean nDCG@10 over 14 collections was highest, and flat, for dense weights between 0.65 and 0.75.
@@ -121,11 +122,11 @@ class Plan:
 def plan(request: RetrievalRequest, candidates: int, question: Question | None = None, depth: int = 0) -> Plan:
     """How to answer `request` when each leg draws `candidates` chunks, or more where the request needs them.
 
-    The window leaves room for hits that confirmation drops: one statement is enough unless half of them go. It holds
+    The window leaves room for hits that confirmation drops: one statement is enough unless more than ten of them go. It holds
     the `depth` passages that a reranker reads, and twice as many as usual where options choose among passages.
     """
     question = question or Question(request.query)
-    window = max(2 * request.top_k + 10, depth)
+    window = max(request.top_k + _ROOM, depth)
     return Plan(
         collections=tuple(dict.fromkeys(request.collections)) or ("default",),
         legs=_legs(request.mode, question),

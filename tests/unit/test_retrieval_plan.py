@@ -38,7 +38,7 @@ def test_one_leg_alone_needs_no_fusion(mode: Mode) -> None:
 def test_more_is_drawn_and_confirmed_than_asked_for_so_that_drops_are_refilled(top_k: int, candidates: int) -> None:
     made = plan(replace(REQUEST, top_k=top_k), candidates)
     assert made.limit >= max(candidates, 2 * top_k)
-    assert made.window > 2 * top_k
+    assert made.window >= top_k + 10
 
 
 def test_a_deeper_plan_draws_four_times_as_many_up_to_a_bound() -> None:

@@ -447,7 +447,7 @@ def test_a_usual_query_searches_once_and_confirms_once(library: Library, confirm
         library.add(f"d{n}", f"leave {n}")
     assert len(library.ask("leave").hits) == 10
     assert len(library.shelf.searches) == 1
-    assert [len(ids) for ids in confirmed] == [30]
+    assert [len(ids) for ids in confirmed] == [20]
 
 
 def test_all_hits_of_an_answer_come_from_one_statement(library: Library, confirmed: list[list[str]]) -> None:

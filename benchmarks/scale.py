@@ -1,0 +1,203 @@
+"""What grows with an index: time of a search, memory, start-up, and how long writing holds everybody up.
+
+    python -m benchmarks.scale --engine --sizes 10000 100000 1000000
+    python -m benchmarks.scale --service --chunks 100000 --data ../shared/data/collections
+
+--engine: the embedded store alone, on generated vectors (384 dimensions around 1,000 centres, 60 terms per chunk drawn
+by Zipf's law). Every tenth chunk has the same group; searches ask hybrid as somebody in three of ten groups.
+--service: `rag serve` over a collection of generated passages (real sentences in random order, generated vectors, the
+whole pipeline otherwise), asked real questions over HTTP with the real model: alone, by 8 clients, and while documents
+are ingested.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from benchmarks.beir import load
+from benchmarks.generated import BATCH, DIMENSIONS, TEAM, Generator, fill
+from benchmarks.latency import SOURCES, ask, print_spread, questions, rate, record
+from benchmarks.service import Service, running_service
+from rag_service.access import AccessScope, Principal, scope_of
+from rag_service.vectors.base import IndexSpec, SearchRequest
+from rag_service.vectors.edge import EdgeVectorStore
+
+SEARCHES = 200
+STALL_BATCHES = 30
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--engine", action="store_true")
+    arguments.add_argument("--sizes", type=int, nargs="+", default=[10_000, 30_000, 100_000])
+    arguments.add_argument("--service", action="store_true")
+    arguments.add_argument("--chunks", type=int, default=100_000)
+    arguments.add_argument("--data", type=Path, help="folder of collections in BEIR form, for --service")
+    arguments.add_argument("--keep", type=Path, help="data folder to fill once and to measure again, for --service")
+    arguments.add_argument("--queries", type=int, default=500)
+    arguments.add_argument("--json", type=Path, help="also write the figures of --engine to this file")
+    given = arguments.parse_args()
+    if given.engine:
+        rows = _engine(sorted(given.sizes))
+        if given.json is not None:
+            given.json.write_text(json.dumps(rows, indent=1))
+    if given.service:
+        with tempfile.TemporaryDirectory(prefix="rag-bench-") as fresh:
+            _service(given.keep or Path(fresh), given.data, given.chunks, given.queries)
+
+
+# --- the embedded store alone
+
+
+def _engine(sizes: list[int]) -> list[dict[str, float]]:
+    print("| chunks | points/s | search p50 ms | p95 ms | dense p50 ms | MB | load s | longest stall ms |")
+    print("|---|---|---|---|---|---|---|---|")
+    generator = Generator()
+    rows: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory(prefix="rag-bench-") as folder:
+        store = EdgeVectorStore(Path(folder))
+        store.create("scale", IndexSpec(DIMENSIONS))
+        held = 0
+        for size in sizes:
+            began = time.perf_counter()
+            for points in generator.batches(size - held):
+                store.upsert("scale", points)
+            filled = (size - held) / max(time.perf_counter() - began, 1e-9)
+            held = size
+            store.close()
+            store, load_s = _reopened(Path(folder))
+            rows.append({"chunks": size, "points_s": filled, **_searched(store, generator), "load_s": load_s})
+            rows[-1]["mb"] = psutil.Process().memory_info().rss / 1e6
+            rows[-1]["stall_ms"] = _longest_stall(store, generator)
+            held += STALL_BATCHES * BATCH
+            _print_row(rows[-1])
+        store.close()
+    return rows
+
+
+def _print_row(row: dict[str, float]) -> None:
+    print(
+        f"| {row['chunks']:,.0f} | {row['points_s']:,.0f} | {row['p50_ms']:.1f} | {row['p95_ms']:.1f} | "
+        f"{row['dense_p50_ms']:.1f} | {row['mb']:,.0f} | {row['load_s']:.2f} | {row['stall_ms']:.0f} |",
+        flush=True,
+    )
+
+
+def _reopened(folder: Path) -> tuple[EdgeVectorStore, float]:
+    began = time.perf_counter()
+    store = EdgeVectorStore(folder)
+    next(store.stored("scale", "nothing"), None)
+    return store, time.perf_counter() - began
+
+
+def _searched(store: EdgeVectorStore, generator: Generator) -> dict[str, float]:
+    scope = scope_of(Principal(TEAM, None, frozenset({"g1", "g4", "g7"})))
+    hybrid, dense = [], []
+    for _ in range(SEARCHES):
+        query = generator.vectors(1)[0]
+        hybrid.append(_search_ms(store, SearchRequest(query, generator.terms(8), None, 100), scope))
+        dense.append(_search_ms(store, SearchRequest(query, None, None, 100), scope))
+    cuts = statistics.quantiles(hybrid, n=100)
+    return {"p50_ms": cuts[49], "p95_ms": cuts[94], "dense_p50_ms": statistics.median(dense)}
+
+
+def _search_ms(store: EdgeVectorStore, request: SearchRequest, scope: AccessScope) -> float:
+    began = time.perf_counter()
+    store.search("scale", request, scope)
+    return (time.perf_counter() - began) * 1000
+
+
+def _longest_stall(store: EdgeVectorStore, generator: Generator) -> float:
+    """Milliseconds: the longest that a thread which wants to run every millisecond could not, while another writes."""
+    batches = list(generator.batches(STALL_BATCHES * BATCH))
+    with _heartbeat() as gaps:
+        for points in batches:
+            store.upsert("scale", points)
+    return max(gaps) * 1000
+
+
+@contextmanager
+def _heartbeat() -> Iterator[list[float]]:
+    gaps, over = [0.0], threading.Event()
+
+    def beat() -> None:
+        last = time.perf_counter()
+        while not over.wait(0.001):
+            now = time.perf_counter()
+            gaps.append(now - last)
+            last = now
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        yield gaps
+    finally:
+        over.set()
+        thread.join()
+
+
+# --- the whole service
+
+
+def _service(folder: Path, data: Path, chunks: int, queries: int) -> None:
+    if not (folder / "rag.db").exists():
+        began = time.perf_counter()
+        passages = [passage["text"] for name in SOURCES[:3] for passage in load(data / name).documents]
+        fill(folder, passages, chunks)
+        print(f"filled with {chunks:,} generated chunks in {time.perf_counter() - began:.0f} s")
+    began = time.perf_counter()
+    with running_service(folder) as service:
+        print(f"start to ready: {time.perf_counter() - began:.1f} s")
+        asked = questions(data, queries)
+        for query in asked[:50]:
+            ask(service, query)
+        _report(service, asked, "alone")
+        print(f"8 clients: {rate(service, asked, 8):.0f} requests/s")
+        print(f"memory: {service.memory_mb():,.0f} MB")
+        with _uploading(service, data):
+            _report(service, asked, "while documents are ingested")
+
+
+def _report(service: Service, asked: list[str], when: str) -> None:
+    timings = [ask(service, query) for query in asked]
+    print(f"{when}, one client, in three of ten groups:")
+    for name in ("embed_ms", "search_ms", "confirm_ms", "total_ms", "http_ms"):
+        print_spread(name, [timing[name] for timing in timings])
+
+
+@contextmanager
+def _uploading(service: Service, data: Path) -> Iterator[None]:
+    """Keep the workers busy with real documents, twenty at a time, until the block ends."""
+    passages = [passage for name in SOURCES for passage in load(data / name).documents if passage["text"]]
+    over = threading.Event()
+
+    def put() -> None:
+        for start in range(0, len(passages), 20):
+            if over.is_set():
+                return
+            part = passages[start : start + 20]
+            service.upload("default", [record("meanwhile", start + place, one) for place, one in enumerate(part)])
+            while not over.wait(0.1) and service.get("/v1/jobs", state="queued", limit="1")["data"]:
+                pass
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()
