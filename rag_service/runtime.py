@@ -20,7 +20,7 @@ from rag_service.blobs import BlobStore, LocalBlobs
 from rag_service.chunking.structure import StructureChunker
 from rag_service.db import Database, collections, jobs, sources
 from rag_service.embedding.base import Embedder, LexicalEncoder
-from rag_service.embedding.lexical import Bm25Encoder, checked_analyser
+from rag_service.embedding.lexical import Bm25Encoder, checked_language
 from rag_service.errors import ConfigError, RagError
 from rag_service.ingest.catalogue import Catalogue
 from rag_service.ingest.indexer import Indexer
@@ -39,7 +39,6 @@ from rag_service.vectors.base import VectorStore
 
 # Terms of an average chunk that survive the stop list: about six in ten of its tokens in English prose.
 _TERMS_PER_TOKEN = 0.6
-_DEFAULT_ANALYSER = "english"
 # A message not answered within this time is taken for lost; a second one does no harm.
 _RING_AGAIN_S = 60.0
 _RING_AT_MOST = 200
@@ -191,9 +190,7 @@ def build(settings: Settings) -> Runtime:
         sandbox=sandbox,
         leases=leases,
         progress=progress,
-        catalogue=Catalogue(
-            database, vectors, embedder, chunker, _DEFAULT_ANALYSER, _TERMS_PER_TOKEN * settings.chunk_tokens
-        ),
+        catalogue=Catalogue(database, vectors, embedder, chunker, _TERMS_PER_TOKEN * settings.chunk_tokens),
         intake=intake,
         removal=removal,
         syncer=syncer,
@@ -299,7 +296,7 @@ def _lexical(index: IndexVersion) -> LexicalEncoder:
 
 @lru_cache(maxsize=256)
 def _encoder(average_length: float, analyser: str) -> Bm25Encoder:
-    return Bm25Encoder(average_length, checked_analyser(analyser))
+    return Bm25Encoder(average_length, checked_language(analyser))
 
 
 def _connect(source_root: Path | None, source_type: str, config: Mapping[str, Any]) -> Connector:

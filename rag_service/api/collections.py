@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -13,6 +13,7 @@ from rag_service.api.retrieval_options import RetrievalSettings
 from rag_service.api.schemas import After, Id, Limit, Listing, Model, Queued, Service
 from rag_service.api.strict import StrictRoute
 from rag_service.db import collections
+from rag_service.embedding.languages import Language
 from rag_service.errors import Conflict
 from rag_service.types import Collection
 
@@ -35,8 +36,8 @@ class CollectionIn(Model):
 
     name: CollectionName
     description: Description = ""
-    language: Literal["english", "multilingual"] | None = Field(
-        None, description="How words are told apart and reduced for the lexical leg; it cannot be changed later."
+    language: Language = Field(
+        "auto", description="How words are told apart and reduced for the lexical leg; it cannot be changed later."
     )
     retrieval: RetrievalSettings = Field(default_factory=RetrievalSettings)
 
@@ -47,6 +48,7 @@ class CollectionChange(Model):
     name: CollectionName | None = None
     description: Description | None = None
     retrieval: RetrievalSettings | None = Field(None, description="Replaces what was set; `{}` takes it back.")
+    language: Language | None = Field(None, description="May be sent as it is; another one is refused.")
 
 
 class CollectionRecord(BaseModel):
@@ -112,6 +114,12 @@ def update_collection(service: Service, caller: Manager, collection: Id, change:
         found = collections.get(connection, caller.team, collection)
         if found.name == collections.DEFAULT and values.get("name", found.name) != found.name:
             raise Conflict("The collection `default` keeps its name. Make another collection instead.")
+        if values.pop("language", found.language) != found.language:
+            raise Conflict(
+                f"The language of a collection belongs to its index, and this one's is {found.language!r}. Make another"
+                " collection with the language you want and ingest the documents into it.",
+                code="language_fixed",
+            )
         if values:
             collections.change(connection, found.id, **values)
         return CollectionRecord.of(collections.get(connection, caller.team, found.id))

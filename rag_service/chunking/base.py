@@ -40,6 +40,16 @@ def embedded_text(title: str, heading_path: Sequence[str], text: str) -> str:
     return f"{' > '.join(unique)}\n\n{text}" if unique else text
 
 
+def lexical_text(title: str, heading_path: Sequence[str], text: str) -> str:
+    """The text whose words the lexical leg counts for a chunk: title and headings count twice.
+
+    Measured on fifteen collections: twice gains 0.0045 nDCG@10 over once on average and loses 0.0013 at worst; three
+    times gains 0.006 and loses 0.004 at worst.
+    """
+    whole = embedded_text(title, heading_path, text)
+    return f"{whole.removesuffix(text)}{whole}"
+
+
 def fitting_title(title: str, token_spans: TokenSpans, max_tokens: int) -> str:
     """The title on one line, cut to a quarter of a chunk of `max_tokens` tokens, so that text has room beside it."""
     return clipped(title, token_spans, max_tokens // 4)

@@ -93,7 +93,7 @@ collections = Table(
     Column("team_id", String(80), nullable=False),
     Column("name", String(100), nullable=False),
     Column("description", Text, nullable=False, default=""),
-    Column("language", String(32), nullable=False, default="english"),
+    Column("language", String(32), nullable=False, default="auto"),
     Column("active_index", String(80)),
     Column("retrieval", Json, nullable=False, server_default="{}"),
     _time("created_at", nullable=False),

@@ -46,6 +46,10 @@ class LexicalEncoder(Protocol):
         """Analyser and parameters; stored with the index version."""
         ...
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """The terms of each text, counted as documents are normalised by."""
+        ...
+
     def encode(self, texts: Sequence[str], kind: TextKind) -> list[SparseVector]:
         """Term weights; a document scores the sum over shared terms of query weight x document weight x IDF."""
         ...

@@ -9,27 +9,29 @@ from typing import Any
 from rag_service.chunking.base import Chunker
 from rag_service.db import Connection, Database, collections, teams
 from rag_service.embedding.base import Embedder
+from rag_service.embedding.languages import Language, analyser_of
 from rag_service.errors import ConfigError
 from rag_service.types import Collection, Team
 from rag_service.vectors.base import IndexSpec, VectorStore
 
+_DEFAULT_LANGUAGE: Language = "auto"
+
 
 @dataclass(frozen=True)
 class Catalogue:
-    """`analyser` and `average_length` (terms per chunk) are what new index versions start with."""
+    """`average_length` (terms per chunk) is what new index versions start with, until it is measured."""
 
     database: Database
     vectors: VectorStore
     embedder: Embedder
     chunker: Chunker
-    analyser: str
     average_length: float
 
     def create_team(self, team_id: str, name: str) -> Team:
         """A team starts with the collection `default`. Raises Conflict."""
         with self.database.transaction() as transaction:
             team = teams.create(transaction.connection, team_id, name)
-            self._add(transaction.connection, team_id, collections.DEFAULT, "", self.analyser)
+            self._add(transaction.connection, team_id, collections.DEFAULT, "", _DEFAULT_LANGUAGE)
             return team
 
     def create_collection(
@@ -38,12 +40,12 @@ class Catalogue:
         name: str,
         *,
         description: str,
-        language: str | None,
+        language: Language,
         retrieval: Mapping[str, Any] | None = None,
     ) -> Collection:
         """Raises Conflict."""
         with self.database.transaction() as transaction:
-            made = self._add(transaction.connection, team_id, name, description, language or self.analyser)
+            made = self._add(transaction.connection, team_id, name, description, language)
             if not retrieval:
                 return made
             collections.change(transaction.connection, made.id, retrieval=dict(retrieval))
@@ -70,7 +72,7 @@ class Catalogue:
             made.id,
             embedder=self.embedder.identity,
             chunker=self.chunker.identity,
-            analyser=language,
+            analyser=analyser_of(language),
             average_length=self.average_length,
         )
         self.vectors.create(index.id, IndexSpec(index.embedder.dimensions))

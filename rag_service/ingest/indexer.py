@@ -18,7 +18,7 @@ import numpy as np
 
 from rag_service.access import AccessTokens
 from rag_service.blobs import BlobStore
-from rag_service.chunking.base import Chunker, embedded_text
+from rag_service.chunking.base import Chunker, embedded_text, lexical_text
 from rag_service.db import Database, chunks, collections, documents, jobs
 from rag_service.db.documents import Document
 from rag_service.db.jobs import Job
@@ -39,10 +39,11 @@ Parse = Callable[[bytes, str, str | None], ParsedDocument]
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A chunk with the text that is embedded for it."""
+    """A chunk with the text that is embedded for it and the one whose words are counted."""
 
     chunk: Chunk
     text: str
+    words: str
 
 
 def chunk_id(document_id: str, version: int, ordinal: int) -> str:
@@ -163,7 +164,8 @@ class _Build:
         text = embedded_text(title, content.heading_path, content.text)
         digest = hashlib.sha256(text.encode()).hexdigest()
         name = chunk_id(self.document.id, self._version, ordinal)
-        return Encoded(Chunk(name, self.document.id, self._version, ordinal, content, digest), text)
+        chunk = Chunk(name, self.document.id, self._version, ordinal, content, digest)
+        return Encoded(chunk, text, lexical_text(title, content.heading_path, content.text))
 
     def _embed(self, encoded: Sequence[Encoded]) -> list[Vector]:
         """Vectors in order; those of texts that the version before had too are taken over, not computed."""
@@ -205,7 +207,7 @@ class _Build:
         access: AccessTokens,
         fields: Mapping[str, Any],
     ) -> list[VectorPoint]:
-        sparse = self.parts.lexical(self.index).encode([item.text for item in encoded], "document")
+        sparse = self.parts.lexical(self.index).encode([item.words for item in encoded], "document")
         return [
             VectorPoint(
                 chunk_id=item.chunk.id,

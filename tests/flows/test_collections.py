@@ -13,7 +13,7 @@ def test_a_collection_is_found_by_name_and_by_id(team: Team) -> None:
     by_name = team.client("query").get("/v1/collections/hand_book-2.0").json()
     by_id = team.client("ingest").get(f"/v1/collections/{made.json()['id']}").json()
     assert by_name == by_id == made.json()
-    assert (by_id["language"], by_id["description"]) == ("english", "All that is HR")
+    assert (by_id["language"], by_id["description"]) == ("auto", "All that is HR")
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "col_mine", "x" * 101, "ä"])
