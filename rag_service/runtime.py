@@ -22,6 +22,7 @@ from rag_service.db import Database, collections, jobs, sources
 from rag_service.embedding.base import Embedder, LexicalEncoder
 from rag_service.embedding.lexical import Bm25Encoder, checked_language
 from rag_service.errors import ConfigError, RagError
+from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.catalogue import Catalogue
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.intake import Intake, Ring
@@ -63,6 +64,7 @@ class Runtime:
     removal: Removal
     syncer: Syncer
     indexer: Indexer
+    calibration: Calibration
     runner: Runner
     retriever: Retriever
     connect: Callable[[str, Mapping[str, Any]], Connector]
@@ -89,6 +91,7 @@ class Runtime:
             shutil.rmtree(_scratch(self.settings), ignore_errors=True)
         self.database.migrate()
         self.catalogue.check_models()
+        self.calibration.adopt_analysers()
 
     def recover(self) -> None:
         """At the start of the only worker process: give back what the one before held, and ring for all there is."""
@@ -178,7 +181,8 @@ def build(settings: Settings) -> Runtime:
     removal = Removal(database, blobs, vectors, ring)
     syncer = Syncer(database, intake, removal, connect, ring)
     progress = ProgressBoard(database)
-    indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, _lexical, progress)
+    calibration = Calibration(database, vectors, chunker, _lexical, ring)
+    indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, _lexical, progress, calibration)
     leases = Leases(database, settings.lease_s)
     return Runtime(
         settings=settings,
@@ -195,7 +199,8 @@ def build(settings: Settings) -> Runtime:
         removal=removal,
         syncer=syncer,
         indexer=indexer,
-        runner=Runner(database, leases, indexer, syncer, removal),
+        calibration=calibration,
+        runner=Runner(database, leases, indexer, syncer, removal, calibration),
         retriever=Retriever(
             database,
             vectors=vectors,

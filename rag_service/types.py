@@ -48,6 +48,7 @@ class JobKind(StrEnum):
     INDEX = "index"
     REMOVE = "remove"
     REFRESH = "refresh"
+    CALIBRATE = "calibrate"
 
 
 class JobState(StrEnum):
@@ -193,7 +194,10 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class IndexVersion:
-    """One physical build of a collection; `id` is the name of the index in the vector store."""
+    """One physical build of a collection; `id` is the name of the index in the vector store.
+
+    `calibration` numbers the encoding of its lexical vectors: analyser and average length change with it only.
+    """
 
     id: str
     collection_id: str
@@ -202,6 +206,7 @@ class IndexVersion:
     chunker: str
     analyser: str
     average_length: float
+    calibration: int
     created_at: datetime
 
 

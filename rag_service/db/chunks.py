@@ -62,6 +62,12 @@ def forget(connection: Connection, document_id: str, *, up_to: int | None = None
     connection.execute(query if up_to is None else query.where(chunks.c.version <= up_to))
 
 
+def of_document(connection: Connection, document_id: str, version: int) -> list[Chunk]:
+    """All chunks of one version, in reading order; none when another version answers."""
+    query = select(chunks).where(chunks.c.document_id == document_id, chunks.c.version == version)
+    return [_chunk(row) for row in connection.execute(query.order_by(chunks.c.ordinal))]
+
+
 def page(connection: Connection, document_id: str, *, limit: int, after: str | None) -> Page[Chunk]:
     """In reading order; the cursor is the ordinal of the last one shown."""
     query = select(chunks).where(chunks.c.document_id == document_id).order_by(chunks.c.ordinal)

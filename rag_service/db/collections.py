@@ -85,8 +85,9 @@ def add_index(
     chunker: str,
     analyser: str,
     average_length: float,
+    calibrate_at: int = 0,
 ) -> IndexVersion:
-    """Record a new index version and make it the active one."""
+    """Record a new index version and make it the active one; it is measured after `calibrate_at` chunks."""
     row = {
         "id": new_id("idx"),
         "collection_id": collection_id,
@@ -97,11 +98,54 @@ def add_index(
         "chunker": chunker,
         "analyser": analyser,
         "average_length": average_length,
+        "calibrate_at": calibrate_at,
         "created_at": utc_now(),
     }
     made = _index(connection.execute(insert(index_versions).values(row).returning(*index_versions.c)).one())
     change(connection, collection_id, active_index=made.id)
     return made
+
+
+def index_version(connection: Connection, index: str) -> IndexVersion:
+    """Raises NotFound when it is gone."""
+    row = connection.execute(select(index_versions).where(index_versions.c.id == index)).first()
+    if row is None:
+        raise NotFound("This index version is gone.")
+    return _index(row)
+
+
+def note_written(connection: Connection, index: IndexVersion, chunk_count: int) -> tuple[int, int] | None:
+    """Count chunks written under the calibration that `index` has; None when it has another one by now.
+
+    Returns how many have ever been written, and at how many the average length is to be measured anew. Holds the row
+    until the transaction ends: a change of calibration waits for what is written under the former one.
+    """
+    row = connection.execute(
+        update(index_versions)
+        .where(index_versions.c.id == index.id, index_versions.c.calibration == index.calibration)
+        .values(chunks_written=index_versions.c.chunks_written + chunk_count)
+        .returning(index_versions.c.chunks_written, index_versions.c.calibrate_at)
+    ).first()
+    return None if row is None else (row.chunks_written, row.calibrate_at)
+
+
+def calibrate_at(connection: Connection, index: str, chunks_written: int) -> None:
+    connection.execute(update(index_versions).where(index_versions.c.id == index).values(calibrate_at=chunks_written))
+
+
+def recalibrate(connection: Connection, index: IndexVersion, *, analyser: str, average_length: float) -> None:
+    """Every document written from here on is encoded so; of no effect when somebody else was first."""
+    same = (index_versions.c.id == index.id) & (index_versions.c.calibration == index.calibration)
+    values = {"analyser": analyser, "average_length": average_length, "calibration": index.calibration + 1}
+    connection.execute(update(index_versions).where(same).values(values))
+
+
+def team_of(connection: Connection, index: IndexVersion) -> str:
+    """Raises NotFound when the collection is gone."""
+    team = connection.execute(select(collections.c.team_id).where(collections.c.id == index.collection_id)).scalar()
+    if team is None:
+        raise NotFound("The collection of this index is gone.")
+    return str(team)
 
 
 def active_index(connection: Connection, collection_id: str) -> IndexVersion:
@@ -152,5 +196,6 @@ def _index(row: Row[Any]) -> IndexVersion:
         chunker=row.chunker,
         analyser=row.analyser,
         average_length=row.average_length,
+        calibration=row.calibration,
         created_at=row.created_at,
     )

@@ -16,7 +16,7 @@ from rag_service.db.acls import acl_from_json, acl_to_json, readable, store_toke
 from rag_service.db.pages import Page, fetch_page
 from rag_service.db.tables import document_access, document_events, documents, sources
 from rag_service.errors import NotFound
-from rag_service.types import DocumentEvent, DocumentFailure, DocumentStatus, Metadata, new_id, utc_now
+from rag_service.types import DocumentEvent, DocumentFailure, DocumentStatus, IndexVersion, Metadata, new_id, utc_now
 
 NO_SOURCE = ""
 _ENDED = (DocumentStatus.READY, DocumentStatus.FAILED, DocumentStatus.DELETED)
@@ -55,6 +55,8 @@ class Document:
     text_key: str | None
     parser: str
     chunk_count: int
+    term_count: int
+    calibration: int
     searchable_at: datetime | None
     created_at: datetime
     updated_at: datetime
@@ -161,6 +163,35 @@ def page(
     return fetch_page(connection, query, documents, _document, limit=limit, after=after)
 
 
+def average_length(connection: Connection, index: IndexVersion) -> float | None:
+    """Terms per chunk over all that the index version answers with; None while that is nothing."""
+    query = select(func.sum(documents.c.term_count), func.sum(documents.c.chunk_count)).where(_answering(index))
+    terms, chunks = connection.execute(query).one()
+    return terms / chunks if terms else None
+
+
+def encoded_before(connection: Connection, index: IndexVersion, limit: int) -> list[Document]:
+    """Documents whose lexical vectors are of another calibration than the index version's."""
+    query = select(documents).where(_answering(index), documents.c.calibration != index.calibration)
+    return [_document(row) for row in connection.execute(query.limit(limit))]
+
+
+def note_encoded(connection: Connection, document: Document, calibration: int, term_count: int) -> None:
+    """Its lexical vectors are of this calibration now; of no effect when another version answers meanwhile."""
+    same = (documents.c.id == document.id) & (documents.c.indexed_version == document.indexed_version)
+    values = {"calibration": calibration, "term_count": term_count}
+    connection.execute(update(documents).where(same).values(values))
+
+
+def _answering(index: IndexVersion) -> ColumnElement[bool]:
+    return (
+        (documents.c.collection_id == index.collection_id)
+        & (documents.c.index_version == index.id)
+        & documents.c.indexed_version.is_not(None)
+        & documents.c.deleted_at.is_(None)
+    )
+
+
 def show_progress(connection: Connection, document_id: str, version: int, status: DocumentStatus) -> None:
     """Note how far a version is; of no effect when it has ended or the document has moved on."""
     mine = (documents.c.id == document_id) & (documents.c.version == version) & documents.c.status.in_(_UNDER_WAY)
@@ -237,7 +268,14 @@ def mark_purged(connection: Connection, document: Document) -> bool:
     """Leave only the tombstone: ids and times. False when the document came back meanwhile."""
     still = (documents.c.id == document.id) & (documents.c.revision == document.revision)
     blank: dict[str, Any] = {"title": "", "given_title": "", "file_name": "", "uri": None, "metadata": {}}
-    gone: dict[str, Any] = {"error": None, "text_key": None, "blob_key": "", "indexed_version": None, "chunk_count": 0}
+    gone: dict[str, Any] = {
+        "error": None,
+        "text_key": None,
+        "blob_key": "",
+        "indexed_version": None,
+        "chunk_count": 0,
+        "term_count": 0,
+    }
     values = {**blank, **gone, "purged_at": utc_now(), "searchable_at": None}
     return bool(connection.execute(update(documents).where(still).values(**values)).rowcount)
 

@@ -112,6 +112,9 @@ index_versions = Table(
     Column("chunker", String(200), nullable=False),
     Column("analyser", String(200), nullable=False),
     Column("average_length", Float, nullable=False),
+    Column("calibration", Integer, nullable=False, default=0),  # grows with every change of analyser or average length
+    Column("chunks_written", Integer, nullable=False, default=0),  # ever: says when to measure the average anew
+    Column("calibrate_at", Integer, nullable=False, default=0),  # number of chunks written
     _time("created_at", nullable=False),
 )
 
@@ -169,6 +172,8 @@ documents = Table(
     Column("text_key", String(200)),
     Column("parser", String(100), nullable=False, default=""),
     Column("chunk_count", Integer, nullable=False, default=0),
+    Column("term_count", Integer, nullable=False, default=0),  # of all chunks, as the lexical leg measures them
+    Column("calibration", Integer, nullable=False, default=0),  # the index version's when its vectors were encoded
     _time("searchable_at"),
     _time("created_at", nullable=False),
     _time("updated_at", nullable=False),

@@ -11,6 +11,7 @@ from rag_service.db import Connection, Database, collections, teams
 from rag_service.embedding.base import Embedder
 from rag_service.embedding.languages import Language, analyser_of
 from rag_service.errors import ConfigError
+from rag_service.ingest.calibration import FIRST_AFTER
 from rag_service.types import Collection, Team
 from rag_service.vectors.base import IndexSpec, VectorStore
 
@@ -74,6 +75,7 @@ class Catalogue:
             chunker=self.chunker.identity,
             analyser=analyser_of(language),
             average_length=self.average_length,
+            calibrate_at=FIRST_AFTER,
         )
         self.vectors.create(index.id, IndexSpec(index.embedder.dimensions))
         return collections.get(connection, team_id, made.id)

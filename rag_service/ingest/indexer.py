@@ -24,11 +24,21 @@ from rag_service.db.documents import Document
 from rag_service.db.jobs import Job
 from rag_service.embedding.base import Embedder, LexicalEncoder
 from rag_service.errors import UnsupportedDocument
+from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.fields import fields_of
 from rag_service.ingest.intake import owner
 from rag_service.ingest.progress import ProgressBoard
 from rag_service.ingest.stages import Stages
-from rag_service.types import Chunk, ChunkText, DocumentStatus, IndexVersion, ParsedDocument, Vector, utc_now
+from rag_service.types import (
+    Chunk,
+    ChunkText,
+    DocumentStatus,
+    IndexVersion,
+    ParsedDocument,
+    SparseVector,
+    Vector,
+    utc_now,
+)
 from rag_service.vectors.base import VectorPoint, VectorStore
 
 # A fixed namespace: the same document, version and place give the same chunk id on every machine, for ever.
@@ -60,6 +70,7 @@ class Indexer:
     embedder: Embedder
     lexical: Callable[[IndexVersion], LexicalEncoder]
     progress: ProgressBoard
+    calibration: Calibration
 
     def index(self, job: Job, stages: Stages) -> None:
         """Make the job's version of its document the one that answers. Does nothing if it has been overtaken.
@@ -182,8 +193,8 @@ class _Build:
 
     def _write_and_commit(self, encoded: Sequence[Encoded], dense: Sequence[Vector]) -> None:
         text_key = self.parts.blobs.put(owner(self.document.id, self._version), self._parsed.text.encode())
-        made = [item.chunk for item in encoded]
-        written = False
+        made, words = [item.chunk for item in encoded], [item.words for item in encoded]
+        written: IndexVersion | None = None
         while True:
             now, access = self.parts.look(self.document.id)
             if now is None or now.is_deleted or now.version != self._version:
@@ -191,23 +202,31 @@ class _Build:
                     self.parts.vectors.delete(self.index.id, self.document.id, only=self._version)
                 return
             fields = fields_of(replace(now, title=self._title_of(now)))
-            if written:
-                self.parts.vectors.update(self.index.id, now.id, access=access, fields=fields)
+            index = self._index_now()
+            encoder = self.parts.lexical(index)
+            if written == index:
+                self.parts.vectors.update(index.id, now.id, access=access, fields=fields)
             else:
-                self.parts.vectors.upsert(self.index.id, self._points(now, encoded, dense, access, fields))
-                written = True
-            if self._commit(now, made, text_key):
+                embedded, sparse = list(zip(encoded, dense, strict=True)), encoder.encode(words, "document")
+                self.parts.vectors.upsert(index.id, self._points(now, embedded, sparse, access, fields))
+                written = index
+            terms = sum(encoder.lengths(words))
+            if self._commit(now, index, made, {"text_key": text_key, "term_count": terms}):
                 return
+
+    def _index_now(self) -> IndexVersion:
+        """The same index version, with the calibration that it has at this moment."""
+        with self.parts.database.read() as connection:
+            return collections.index_version(connection, self.index.id)
 
     def _points(
         self,
         now: Document,
-        encoded: Sequence[Encoded],
-        dense: Sequence[Vector],
+        encoded: Sequence[tuple[Encoded, Vector]],
+        sparse: Sequence[SparseVector],
         access: AccessTokens,
         fields: Mapping[str, Any],
     ) -> list[VectorPoint]:
-        sparse = self.parts.lexical(self.index).encode([item.words for item in encoded], "document")
         return [
             VectorPoint(
                 chunk_id=item.chunk.id,
@@ -220,25 +239,29 @@ class _Build:
                 access=access,
                 fields=fields,
             )
-            for item, vector, terms in zip(encoded, dense, sparse, strict=True)
+            for (item, vector), terms in zip(encoded, sparse, strict=True)
         ]
 
-    def _commit(self, now: Document, made: Sequence[Chunk], text_key: str) -> bool:
-        """False when the row changed since `now` was read: look again."""
+    def _commit(self, now: Document, index: IndexVersion, made: Sequence[Chunk], more: Mapping[str, Any]) -> bool:
+        """False when the row or the calibration changed since `now` and `index` were read: look again."""
         values = {
+            **more,
             "title": self._title_of(now),
             "status": DocumentStatus.READY,
             "error": None,
             "indexed_version": self._version,
             "indexed_hash": now.content_hash,
-            "index_version": self.index.id,
-            "text_key": text_key,
+            "index_version": index.id,
+            "calibration": index.calibration,
             "parser": self._parsed.parser,
             "chunk_count": len(made),
             "searchable_at": utc_now(),
         }
         with self.parts.database.transaction() as transaction:
             connection = transaction.connection
+            # Before the lease: a holder that lost it may have written over points of a newer calibration.
+            if not self.parts.calibration.note_written(transaction, index, len(made)):
+                return False
             if not jobs.is_held(connection, self.job):
                 return True  # another worker has taken over and writes the same points
             if chunks.replace(connection, now, values, made) is None:

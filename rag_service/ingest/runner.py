@@ -11,6 +11,7 @@ from connectors.errors import FatalSourceError, RetryableSourceError, SourceErro
 from rag_service.db import Database, documents, jobs, sources
 from rag_service.db.jobs import Job
 from rag_service.errors import RagError, RetryableError, UnsupportedDocument
+from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.stages import Stages
@@ -75,6 +76,7 @@ class Runner:
     indexer: Indexer
     syncer: Syncer
     removal: Removal
+    calibration: Calibration
     # Set when this process is going down: work stops at the next document and is handed back.
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -123,6 +125,8 @@ class Runner:
             return JobState.CANCELED
         if job.kind == JobKind.SYNC:
             return self.syncer.run(job)
+        if job.kind == JobKind.CALIBRATE:
+            return self.calibration.run(job)
         if job.kind == JobKind.INDEX:
             self.indexer.index(job, stages)
         elif job.kind == JobKind.REFRESH:

@@ -91,6 +91,13 @@ class VectorStore(Protocol):
         """Replace the access tokens or the fields of all points of a document, in place."""
         ...
 
+    def set_lexical(self, index: str, document_id: str, vectors: Mapping[str, SparseVector]) -> None:
+        """Replace the lexical vectors of a document's points, given by chunk id; those that are not there are skipped.
+
+        All else of a point stays, whoever changes it meanwhile.
+        """
+        ...
+
     def stored(self, index: str, document_id: str | None = None, *, vectors: bool = False) -> Iterator[StoredPoint]:
         """What the index holds of one document, or of all: for reusing vectors and for reconciling."""
         ...

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from rag_service.access import AccessScope, AccessTokens
 from rag_service.errors import ConfigError, NotFound
+from rag_service.types import SparseVector
 from rag_service.vectors.base import Candidate, IndexSpec, SearchRequest, StoredPoint, VectorPoint
 from rag_service.vectors.conditions import of_document
 from rag_service.vectors.flushing import sync
@@ -80,6 +81,9 @@ class EdgeVectorStore:
         fields: Mapping[str, Any] | None = None,
     ) -> None:
         self._shard(index).set_payload(of_document(document_id), changes(access, fields))
+
+    def set_lexical(self, index: str, document_id: str, vectors: Mapping[str, SparseVector]) -> None:
+        self._shard(index).set_lexical(of_document(document_id), vectors)
 
     def stored(self, index: str, document_id: str | None = None, *, vectors: bool = False) -> Iterator[StoredPoint]:
         where = None if document_id is None else of_document(document_id)

@@ -116,6 +116,14 @@ class ServerVectorStore:
             if payload:
                 self._client.set_payload(name, payload, points=_filter(of_document(document_id)), wait=True)
 
+    def set_lexical(self, index: str, document_id: str, vectors: Mapping[str, SparseVector]) -> None:
+        # A server refuses an update that names a point it does not have.
+        here = (point.chunk_id for point in self.stored(index, document_id) if point.chunk_id in vectors)
+        while part := list(islice(here, SLICE)):
+            made = [models.PointVectors(id=name, vector={"lexical": _sparse(vectors[name])}) for name in part]
+            with self._reported(index) as name:
+                self._client.update_vectors(name, made, wait=True)
+
     def stored(self, index: str, document_id: str | None = None, *, vectors: bool = False) -> Iterator[StoredPoint]:
         where = None if document_id is None else _filter(of_document(document_id))
         with self._reported(index) as name:

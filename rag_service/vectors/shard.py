@@ -95,6 +95,17 @@ class Shard:
                 self._edge.update(qdrant.UpdateOperation.set_payload_by_filter(chosen, dict(payload)))
                 self._wrote(points)
 
+    def set_lexical(self, where: Condition, vectors: Mapping[str, SparseVector]) -> None:
+        # Edge refuses an update that names a point it does not have.
+        here = [point.chunk_id for point in self.stored(where, vectors=False) if point.chunk_id in vectors]
+        with self._reported():
+            for start in range(0, len(here), SLICE):
+                part = here[start : start + SLICE]
+                made = [qdrant.PointVectors(chunk_id, {"lexical": _sparse(vectors[chunk_id])}) for chunk_id in part]
+                self._edge.update(qdrant.UpdateOperation.update_vectors(made))
+            if here:
+                self._wrote(len(here))
+
     def run(self, queries: Sequence[LegQuery]) -> list[list[Scored]]:
         # Both legs ask under the same conditions: each is converted once.
         conditions = {id(condition): condition for query in queries for condition in (query.where, query.corpus)}

@@ -58,10 +58,11 @@ class TestIndexes:
             lambda store: found(store, "unknown"),
             lambda store: store.upsert("unknown", [point("a")]),
             lambda store: store.delete("unknown", "a"),
+            lambda store: store.set_lexical("unknown", "a", {}),
             lambda store: store.update("unknown", "a", access=OPEN),
             lambda store: list(store.stored("unknown")),
         ],
-        ids=["search", "upsert", "delete", "update", "stored"],
+        ids=["search", "upsert", "delete", "set_lexical", "update", "stored"],
     )
     def test_an_unknown_index_is_not_found(self, store: VectorStore, use: Callable[[VectorStore], Any]) -> None:
         with pytest.raises(NotFound):
@@ -153,6 +154,29 @@ class TestWriting:
         store.update(index, "a")
         store.update(index, "unknown", access=OPEN, fields={"size": 1})
         assert found(store, index) == ["a"]
+
+    def test_lexical_vectors_are_replaced_and_all_else_stays(self, store: VectorStore, index: str) -> None:
+        hidden = AccessTokens(allow=("user:ann",), deny=())
+        store.upsert(index, [point("a", fields={"n": 1}), point("b", access=hidden), point("c")])
+        ids = {name: point(name).chunk_id for name in "abc"}
+        for name in "ab":
+            store.set_lexical(index, name, {ids[name]: SparseVector((7, 9), (2.0, 0.5))})
+        for term, expected in ((7, ["a"]), (1, ["c"])):
+            request = SearchRequest(None, SparseVector((term,), (1.0,)), None, 10)
+            assert [hit.document_id for hit in store.search(index, request, ANYONE)] == expected
+        assert found(store, index, Compare("n", "eq", 1)) == ["a"]
+        assert found(store, index) == ["a", "c"]
+        (kept,) = store.stored(index, "a", vectors=True)
+        assert kept.dense is not None and np.allclose(kept.dense, unit(1, 0, 0, 0))
+
+    def test_lexical_vectors_of_points_that_are_not_there_make_none(self, store: VectorStore, index: str) -> None:
+        store.upsert(index, [point("a"), point("b")])
+        made = SparseVector((7,), (1.0,))
+        store.set_lexical(index, "a", {point("a").chunk_id: made, point("b").chunk_id: made, point("x").chunk_id: made})
+        store.set_lexical(index, "gone", {point("gone").chunk_id: made})
+        assert found(store, index) == ["a", "b"]
+        request = SearchRequest(None, SparseVector((7,), (1.0,)), None, 10)
+        assert [hit.document_id for hit in store.search(index, request, ANYONE)] == ["a"]
 
     def test_a_field_that_is_no_value_is_refused(self, store: VectorStore, index: str) -> None:
         with pytest.raises(InvalidRequest, match="colour"):
