@@ -15,6 +15,7 @@ class TestCollection:
     name: str
     documents: list[dict[str, Any]]
     queries: dict[str, str]
+    asked: dict[str, dict[str, Any]]  # the queries with all that is said of them
     qrels: dict[str, dict[str, float]]
 
 
@@ -26,8 +27,9 @@ def load(folder: Path) -> TestCollection:
         query, document, grade = line.split("\t")
         qrels.setdefault(query, {})[document] = float(grade)
     asked = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines() if line.strip()]
-    queries = {query["_id"]: query["text"] for query in asked if query["_id"] in qrels}
-    return TestCollection(folder.name, documents, queries, qrels)
+    judged = {query["_id"]: query for query in asked if query["_id"] in qrels}
+    queries = {name: query["text"] for name, query in judged.items()}
+    return TestCollection(folder.name, documents, queries, judged, qrels)
 
 
 def ndcg(ranking: Sequence[str], grades: Mapping[str, float], k: int = 10) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,17 @@ class Service:
         """Resident memory of the service and its children."""
         me = psutil.Process(self.pid)
         return float(sum(process.memory_info().rss for process in (me, *me.children(recursive=True)))) / 1e6
+
+    def passages(self, collection: str) -> list[tuple[str, str]]:
+        """(external id, text) of every chunk of a collection, read from the service's own database."""
+        query = (
+            "SELECT documents.external_id, chunks.text FROM chunks"
+            " JOIN documents ON documents.id = chunks.document_id"
+            " JOIN collections ON collections.id = documents.collection_id WHERE collections.name = ?"
+            " ORDER BY documents.id, chunks.ordinal"
+        )
+        with closing(sqlite3.connect(self.data_dir / "rag.db")) as database:
+            return [(str(name), str(text)) for name, text in database.execute(query, [collection])]
 
     def wait_until_idle(self) -> None:
         while self.get("/v1/jobs", state="queued", limit="1")["data"] or self.get("/v1/jobs", state="running")["data"]:

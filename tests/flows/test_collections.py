@@ -75,6 +75,40 @@ def test_several_collections_are_searched_as_one(team: Team) -> None:
     assert {hit["collection"] for hit in team.retrieve("whales")} == {"default"}
 
 
+def test_words_are_read_in_the_language_of_the_collection(team: Team) -> None:
+    for name, language in (("cn", "cjk"), ("de", "german"), ("src", "code")):
+        made = team.manager.post("/v1/collections", json={"name": name, "language": language})
+        assert (made.status_code, made.json()["language"]) == (201, language)
+    team.put("很多中国人喜欢喝茶。", collection="cn", external_id="tea")
+    team.put("机器学习很有用。", collection="cn", external_id="machines")
+    team.put("Das Haus wurde verkauft.", collection="de", external_id="house")
+    team.put("def decode_utf8(data): return data", collection="src", external_id="decoder")
+    team.drain()
+
+    def found(query: str, collection: str) -> list[str]:
+        hits = team.retrieve(query, mode="lexical", collections=[collection])
+        return [hit["external_id"] for hit in hits]
+
+    assert found("中国", "cn") == found("茶", "cn") == ["tea"]
+    assert found("Häuser", "de") == ["house"]
+    assert found("utf", "src") == found("decode_utf8", "src") == ["decoder"]
+    assert found("中国", "de") == []
+
+
+def test_an_unknown_language_is_refused(team: Team) -> None:
+    answer = team.manager.post("/v1/collections", json={"name": "x", "language": "klingon"})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "language")
+
+
+def test_the_language_stays_and_the_answer_says_why(team: Team) -> None:
+    team.manager.post("/v1/collections", json={"name": "notes", "language": "german"})
+    same = team.manager.patch("/v1/collections/notes", json={"language": "german", "description": "d"})
+    assert (same.status_code, same.json()["description"]) == (200, "d")
+    other = team.manager.patch("/v1/collections/notes", json={"language": "english"})
+    assert (other.status_code, other.json()["code"]) == (409, "language_fixed")
+    assert "belongs to its index" in other.json()["detail"]
+
+
 def test_only_managers_change_collections(team: Team) -> None:
     client = team.client("query", "ingest", "impersonate")
     assert client.post("/v1/collections", json={"name": "mine"}).status_code == 403

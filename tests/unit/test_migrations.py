@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text
 
-from rag_service.db import Database
+from rag_service.db import Database, collections
+from rag_service.db.engine import _alembic
 from rag_service.db.tables import metadata
 
 
@@ -24,4 +27,24 @@ def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
     database.migrate()
     database.migrate()
     assert not database.pending_migrations()
+    database.close()
+
+
+def test_an_index_of_the_first_schema_is_due_for_measuring(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'rag.db'}")
+    with database.transaction() as transaction:
+        config = _alembic()
+        config.attributes["connection"] = transaction.connection
+        command.upgrade(config, "0001")
+        transaction.connection.execute(
+            text(
+                "INSERT INTO index_versions VALUES"
+                " ('idx', 'col', 'active', 'm', 'r', 4, 'c', 'english', 152.4, '2026-01-01')"
+            )
+        )
+    database.migrate()
+    with database.transaction() as transaction:
+        index = collections.index_version(transaction.connection, "idx")
+        assert (index.calibration, index.average_length) == (0, 152.4)
+        assert collections.note_written(transaction.connection, index, 3) == (3, 0)
     database.close()
