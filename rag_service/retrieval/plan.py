@@ -122,8 +122,8 @@ class Plan:
 def plan(request: RetrievalRequest, candidates: int, question: Question | None = None, depth: int = 0) -> Plan:
     """How to answer `request` when each leg draws `candidates` chunks, or more where the request needs them.
 
-    The window leaves room for hits that confirmation drops: one statement is enough unless more than ten of them go. It holds
-    the `depth` passages that a reranker reads, and twice as many as usual where options choose among passages.
+    The window leaves room for hits that confirmation drops: one statement is enough unless more than ten of them go.
+    It holds the `depth` passages that a reranker reads, and twice as many as usual where options choose among passages.
     """
     question = question or Question(request.query)
     window = max(request.top_k + _ROOM, depth)
