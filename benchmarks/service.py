@@ -81,6 +81,7 @@ def running_service(keep: Path | None = None, **settings: str) -> Iterator[Servi
         free.close()
         given = {f"RAG_{name.upper()}": value for name, value in settings.items()}
         environment = {**os.environ, "RAG_DATA_DIR": folder, "RAG_ADMIN_KEY": _ADMIN_KEY, **given}
+        environment.setdefault("RAG_MODELS_DIR", str(Path(tempfile.gettempdir()) / "rag-bench-models"))
         command = [sys.executable, "-m", "rag_service", "serve", "--host", "127.0.0.1", "--port", str(port)]
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
             try:

@@ -273,7 +273,7 @@ def _embedder(settings: Settings) -> Embedder:
         settings.embedding_model,
         settings.embedding_dtype,
         settings.embedding_runtime,
-        cache=settings.data_dir.absolute() / "models",
+        cache=(settings.models_dir or settings.data_dir / "models").absolute(),
     )
 
 

@@ -52,7 +52,10 @@ class Settings(BaseSettings):
     )
     embedding_runtime: Literal["auto", "openvino", "torch"] = Field(
         "auto",
-        description="What computes the local model: compiled once into the data folder, or torch; auto falls back.",
+        description="What computes the local model: compiled once into RAG_MODELS_DIR, or torch; auto falls back.",
+    )
+    models_dir: Path | None = Field(
+        None, description="Folder of compiled models, which may be shared; `models` in the data folder when not given."
     )
     chunk_tokens: int = Field(
         254,
