@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     sweep_s: float = Field(
         5, gt=0, description="Seconds between looks for lost messages, expired leases and due syncs."
     )
-    candidates: int = Field(100, ge=10, le=1000, description="Candidates that each leg draws before fusion.")
+    candidates: int = Field(50, ge=10, le=1000, description="Candidates that each leg draws before fusion.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log message that is written."
     )
