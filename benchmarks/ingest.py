@@ -123,7 +123,7 @@ def _ingest(runtime: Runtime, docs: Path, name: str) -> Ingested:
             raise RuntimeError(f"the sync failed: {job.error}")
         if job.state.is_final:
             break
-        time.sleep(0.05)
+        time.sleep(0.2)
     with runtime.database.read() as connection:
         stages = jobs.stages_of_children(connection, job_id)
     texts, count = _texts(runtime, source.id)
