@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -74,3 +75,27 @@ def _readable(
         exists(select(1).where(of_document, held, document_access.c.deny.is_(False))),
         ~exists(select(1).where(of_document, held, document_access.c.deny.is_(True))),
     )
+
+
+def admitting(connection: Connection, document_ids: Collection[str], scope: AccessScope) -> dict[str, list[str]]:
+    """By document: the tokens on its allow list that `scope` itself holds, and never those of anybody else."""
+    return _held(connection, document_ids, scope, deny=False)
+
+
+def barring(connection: Connection, document_ids: Collection[str], scope: AccessScope) -> dict[str, list[str]]:
+    """By document: the tokens on its deny list that `scope` itself holds."""
+    return _held(connection, document_ids, scope, deny=True)
+
+
+def _held(
+    connection: Connection, document_ids: Collection[str], scope: AccessScope, *, deny: bool
+) -> dict[str, list[str]]:
+    query = select(document_access.c.document_id, document_access.c.token).where(
+        document_access.c.document_id.in_(sorted(document_ids)),
+        document_access.c.token.in_(sorted(scope.tokens)),
+        document_access.c.deny.is_(deny),
+    )
+    held: dict[str, list[str]] = defaultdict(list)
+    for row in connection.execute(query.order_by(document_access.c.token)):
+        held[row.document_id].append(row.token)
+    return held

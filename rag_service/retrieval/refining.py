@@ -5,18 +5,19 @@ Everything here sees only what the asker may read, and only reorders it or leave
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from rag_service.retrieval.diversity import distinct, diversified
 from rag_service.retrieval.fusion import Fused
-from rag_service.retrieval.options import Options
+from rag_service.retrieval.options import Options, Recency
 from rag_service.retrieval.recency import aged, freshness
 from rag_service.types import ConfirmedChunk
 
 Found: TypeAlias = tuple[Fused, ConfirmedChunk]
+Step: TypeAlias = Literal["recency", "collapse_duplicates", "diversity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +51,39 @@ def reranked(ranking: Sequence[Ranked], scores: Sequence[float]) -> list[Ranked]
 
 
 def refined(ranking: Sequence[Ranked], options: Options, count: int, now: datetime) -> list[Ranked]:
-    """The best `count` after what `options` ask for: age first, then repetition, then likeness."""
-    ranking = _aged(ranking, options, now)
+    """The best `count` after what `options` ask for."""
+    *_, last = [ranking, *(after for _, after in steps(ranking, options, count, now))]
+    return list(last[:count])
+
+
+def steps(
+    ranking: Sequence[Ranked], options: Options, count: int, now: datetime
+) -> Iterator[tuple[Step, Sequence[Ranked]]]:
+    """The ranking after each step that `options` ask for: age first, then repetition, then likeness."""
+    if options.recency is not None:
+        ranking = _aged(ranking, options.recency, now)
+        yield "recency", ranking
     if options.collapse is not None:
         ranking = [ranking[place] for place in distinct([one.text for one in ranking], options.collapse)]
+        yield "collapse_duplicates", ranking
     if options.diversity is not None:
         scores, texts = [one.score for one in ranking], [one.text for one in ranking]
-        return [
-            replace(ranking[place], moves={**ranking[place].moves, "likeness": round(likeness, 4)})
-            for place, likeness in diversified(scores, texts, options.diversity, count)
-        ]
-    return list(ranking[:count])
-
-
-def _aged(ranking: Sequence[Ranked], options: Options, now: datetime) -> Sequence[Ranked]:
-    spec = options.recency
-    if spec is None:
-        return ranking
-    changed = [
-        replace(
-            one,
-            score=aged(one.score, one.found[1].metadata, spec, now),
-            moves={**one.moves, "freshness": round(freshness(one.found[1].metadata, spec, now), 4)},
+        yield (
+            "diversity",
+            [
+                replace(ranking[place], moves={**ranking[place].moves, "likeness": round(likeness, 4)})
+                for place, likeness in diversified(scores, texts, options.diversity, count)
+            ],
         )
-        for one in ranking
-    ]
+
+
+def _aged(ranking: Sequence[Ranked], spec: Recency, now: datetime) -> Sequence[Ranked]:
     # Sorting is stable: equals keep the order they had.
-    return sorted(changed, key=lambda one: -one.score)
+    return sorted((_with_age(one, spec, now) for one in ranking), key=lambda one: -one.score)
+
+
+def _with_age(one: Ranked, spec: Recency, now: datetime) -> Ranked:
+    metadata = one.found[1].metadata
+    score = aged(one.score, metadata, spec, now)
+    told = {"freshness": round(freshness(metadata, spec, now), 4), "boost": score - one.score}
+    return replace(one, score=score, moves={**one.moves, **told})

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from rag_service.access import AccessScope, Principal, scope_of
@@ -15,7 +13,9 @@ from rag_service.db import Database, chunks, collections
 from rag_service.embedding.base import Embedder, LexicalEncoder
 from rag_service.errors import Conflict, RagError, RetryableError
 from rag_service.reranking.base import NullReranker, Reranker
+from rag_service.retrieval.course import Course, Encoded, milliseconds_since
 from rag_service.retrieval.expansion import Context, Expander
+from rag_service.retrieval.explain import Explainer
 from rag_service.retrieval.feedback import fed_back
 from rag_service.retrieval.fusion import Fused, capped, fuse, merge
 from rag_service.retrieval.highlight import Span, highlights
@@ -24,7 +24,7 @@ from rag_service.retrieval.plan import FusionSpec, Plan, RetrievalRequest, plan
 from rag_service.retrieval.refining import Found, Ranked, as_fused, refined, reranked
 from rag_service.retrieval.syntax import Question, read
 from rag_service.retrieval.weighting import Voice, weighed
-from rag_service.types import Collection, ConfirmedChunk, IndexVersion, SparseVector, Vector, utc_now
+from rag_service.types import Collection, ConfirmedChunk, IndexVersion, Vector, new_id, utc_now
 from rag_service.vectors.base import Candidate, SearchRequest, VectorStore
 
 logger = logging.getLogger("rag_service.retrieval")
@@ -71,35 +71,12 @@ class Retrieval:
 
 
 @dataclass(frozen=True, slots=True)
-class _Encoded:
-    """The question as one index is asked it."""
+class Run:
+    """An answer with what led to it. Options that look at the clock took it to be `at`."""
 
-    version: IndexVersion
-    dense: Vector | None
-    lexical: SparseVector | None
-
-
-@dataclass(slots=True)
-class _Course:
-    """What is noted down while one query runs."""
-
-    plan: Plan
-    question: Question
-    voice: Voice = field(default_factory=Voice)
-    fusion: FusionSpec | None = None
-    because: str = "given"
-    started: float = field(default_factory=time.perf_counter)
-    stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("embed", "search", "confirm"), 0.0))
-    degraded: list[str] = field(default_factory=list)
-    drawn: int = 0
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.stages[name] = self.stages.get(name, 0.0) + _milliseconds_since(began)
+    answer: Retrieval
+    course: Course
+    at: datetime
 
 
 class Retriever:
@@ -129,6 +106,7 @@ class Retriever:
         self._reranker = reranker
         self._candidates = candidates
         self._expander = Expander(database, read_text)
+        self._explainer = Explainer(database, vectors, lexical)
         self._rerank_depth = rerank_depth
 
     def retrieve(self, request: RetrievalRequest, principal: Principal) -> Retrieval:
@@ -137,28 +115,52 @@ class Retriever:
         Raises NotFound for a collection its team does not have, RetryableError when a store, or in mode dense the
         embedder, does not answer. A hybrid query goes on without the embedder and says so in `degraded`.
         """
+        return self.run(request, principal).answer
+
+    def run(self, request: RetrievalRequest, principal: Principal) -> Run:
+        """`retrieve`, with what its answer came from."""
         scope = scope_of(principal)
         question = read(request.query, request.options.operators)
         depth = self._depth(request)
-        course = _Course(plan(request, self._candidates, question, depth), question)
-        indexes = self._indexes(scope.team, course.plan)
+        course = Course(plan(request, self._candidates, question, depth), question)
+        self._draw(request, scope, course)
+        if depth:
+            self._rerank(course, depth)
+        else:
+            course.compared = as_fused(course.found)
+        now = utc_now()
+        best = refined(course.compared, request.options, request.top_k, now)
+        return Run(_answer(request, self._shown(best, request, scope, course), course, scope), course, now)
+
+    def _draw(self, request: RetrievalRequest, scope: AccessScope, course: Course) -> None:
+        """Ask every index, and once more where the first answer shall tell what to ask for."""
+        course.indexes = self._indexes(scope.team, course.plan)
         if request.mode == "hybrid" and request.fusion is None:
-            course.plan = replace(course.plan, fusion=_fusion_of([collection for collection, _ in indexes]))
+            course.plan = replace(course.plan, fusion=_fusion_of([collection for collection, _ in course.indexes]))
         with course.stage("embed"):
-            queries = self._encode(request, indexes, course)
-        found = self._find(request, queries, scope, course)
+            course.queries = self._encode(request, course)
+        course.found = self._find(request, scope, course)
         if request.options.feedback is not None and "lexical" in course.plan.legs:
             with course.stage("feedback"):
-                queries = self._fed_back(queries, found, request.options.feedback)
-            found = self._find(request, queries, scope, course)
-        ranking = self._rerank(found[:depth] if depth else found, course) if depth else as_fused(found)
-        best = refined(ranking, request.options, request.top_k, utc_now())
+                course.queries = self._fed_back(course, request.options.feedback)
+            course.found = self._find(request, scope, course)
+
+    def _shown(
+        self, best: Sequence[Ranked], request: RetrievalRequest, scope: AccessScope, course: Course
+    ) -> tuple[Hit, ...]:
         contexts: dict[str, Context] = {}
         if request.options.expand is not None:
             with course.stage("expand"):
                 contexts = self._expander.contexts([one.found[1].chunk for one in best], request.options.expand, scope)
-        hits = tuple(_hit(rank, one, contexts, request, course) for rank, one in enumerate(best, start=1))
-        return _answer(request, hits, course, scope)
+        notes: Sequence[dict[str, object] | None] = [None] * len(best)
+        if request.explain:
+            with course.stage("explain"):
+                notes = self._explainer.explain(best, request, course, scope)
+        asked = course.question if request.highlight else None
+        return tuple(
+            _hit(rank, one, asked, contexts.get(one.found[1].chunk.id), note)
+            for rank, (one, note) in enumerate(zip(best, notes, strict=True), start=1)
+        )
 
     def _depth(self, request: RetrievalRequest) -> int:
         """How many passages the reranker shall read; 0: it is not asked."""
@@ -167,21 +169,19 @@ class Retriever:
             return 0
         return max(request.top_k, request.options.rerank_depth or self._rerank_depth)
 
-    def _indexes(self, team: str, drawn: Plan) -> list[tuple[Collection, IndexVersion]]:
+    def _indexes(self, team: str, drawn: Plan) -> tuple[tuple[Collection, IndexVersion], ...]:
         with self._database.read() as connection:
-            return collections.active_indexes(connection, team, drawn.collections)
+            return tuple(collections.active_indexes(connection, team, drawn.collections))
 
-    def _encode(
-        self, request: RetrievalRequest, indexes: Sequence[tuple[Collection, IndexVersion]], course: _Course
-    ) -> list[_Encoded]:
-        dense = self._dense(request, indexes, course) if "dense" in course.plan.legs else None
+    def _encode(self, request: RetrievalRequest, course: Course) -> list[Encoded]:
+        dense = self._dense(request, course) if "dense" in course.plan.legs else None
         encoded = []
-        for _, index in indexes:
+        for _, index in course.indexes:
             lexical = None
             if "lexical" in course.plan.legs:
                 lexical = self._lexical(index).encode([course.question.lexical_text], "query")[0]
             # A query of stop words only has no terms: that leg then has nothing to look for.
-            encoded.append(_Encoded(index, dense, lexical if lexical is not None and len(lexical.indices) else None))
+            encoded.append(Encoded(index, dense, lexical if lexical is not None and len(lexical.indices) else None))
         course.voice = Voice(
             legible=1.0 if dense is None else self._embedder.legible(course.question.text),
             wordless=all(one.lexical is None for one in encoded),
@@ -189,9 +189,7 @@ class Retriever:
         )
         return [one for one in encoded if one.dense is not None or one.lexical is not None]
 
-    def _dense(
-        self, request: RetrievalRequest, indexes: Sequence[tuple[Collection, IndexVersion]], course: _Course
-    ) -> Vector | None:
+    def _dense(self, request: RetrievalRequest, course: Course) -> Vector | None:
         try:
             vector: Vector = self._embedder.embed([course.question.text], "query")[0]
         except RetryableError as error:
@@ -200,7 +198,7 @@ class Retriever:
             course.plan = course.plan.lexical_only()
             course.degraded.append(f"dense leg unavailable: {error.message}")
             return None
-        for collection, index in indexes:
+        for collection, index in course.indexes:
             if index.embedder != self._embedder.identity:
                 raise Conflict(
                     f"Collection {collection.name!r} was embedded with {index.embedder}, this service embeds with"
@@ -209,24 +207,21 @@ class Retriever:
                 )
         return vector
 
-    def _find(
-        self, request: RetrievalRequest, queries: Sequence[_Encoded], scope: AccessScope, course: _Course
-    ) -> list[Found]:
+    def _find(self, request: RetrievalRequest, scope: AccessScope, course: Course) -> list[Found]:
         """Draw, rank and confirm; draw deeper while hits are missing that a deeper draw could bring."""
         while True:
             drawn_with, spec = course.plan, course.plan.fusion
             with course.stage("search"):
-                drawn = [self._search(query, request, drawn_with.limit, scope) for query in queries]
+                drawn = [self._search(query, request, drawn_with.limit, scope) for query in course.queries]
                 candidates = merge(drawn)
                 if spec is not None:
                     spec, course.because = weighed(spec, course.voice, candidates)
                     course.fusion = spec
                 fused = fuse(candidates, spec)
                 passing = fused if request.min_score is None else [f for f in fused if f.score >= request.min_score]
-                ranking = capped(passing, request.max_chunks_per_document)
-            course.drawn = len(candidates)
+            course.ranking = fused
             with course.stage("confirm"):
-                found = self._confirm(ranking, drawn_with.window, request.top_k, scope, course.question)
+                found = self._confirm(passing, drawn_with.window, request, scope, course.question)
             deeper = drawn_with.deeper()
             # Where the ranking has come down to min_score, what lies deeper is below it too.
             at_the_bottom = len(passing) < len(fused) or not any(_is_full(each, drawn_with.limit) for each in drawn)
@@ -234,50 +229,60 @@ class Retriever:
                 return found
             course.plan = deeper
 
-    def _search(self, query: _Encoded, request: RetrievalRequest, limit: int, scope: AccessScope) -> list[Candidate]:
+    def _search(self, query: Encoded, request: RetrievalRequest, limit: int, scope: AccessScope) -> list[Candidate]:
         wanted = SearchRequest(dense=query.dense, lexical=query.lexical, narrowing=request.filter, limit=limit)
         return self._vectors.search(query.version.id, wanted, scope)
 
     def _confirm(
-        self, ranking: Sequence[Fused], window: int, wanted: int, scope: AccessScope, question: Question
+        self,
+        passing: Sequence[Fused],
+        window: int,
+        request: RetrievalRequest,
+        scope: AccessScope,
+        question: Question,
     ) -> list[Found]:
-        """The readable ones that `question` admits among the best of `ranking`; the window widens while fewer than
-        `wanted` are.
+        """The readable ones that `question` admits among the best of `passing`, as many of a document as asked for;
+        the window widens while fewer than `top_k` are.
 
         A wider window is confirmed as a whole: the answer comes from one statement, so that no commit between two
         can mix two versions of a document.
         """
+        most = request.max_chunks_per_document
+        # A passage that the question does not admit takes no place of its document's: that is only known afterwards.
+        ranking = passing if question.demands else capped(passing, most)
         while ranking:
             best = ranking[:window]
             with self._database.read() as connection:
                 readable = chunks.confirm(connection, [one.candidate.chunk_id for one in best], scope)
-            confirmed = [(one, readable[one.candidate.chunk_id]) for one in best if one.candidate.chunk_id in readable]
-            found = [one for one in confirmed if question.admits(one[1])] if question.demands else confirmed
-            if len(found) >= wanted or window >= len(ranking):
+            found = [(one, readable[one.candidate.chunk_id]) for one in best if one.candidate.chunk_id in readable]
+            if question.demands:
+                kept = capped([one for one, chunk in found if question.admits(chunk)], most)
+                found = [(one, readable[one.candidate.chunk_id]) for one in kept]
+            if len(found) >= request.top_k or window >= len(ranking):
                 return found
             window *= 4
         return []
 
-    def _rerank(self, found: Sequence[Found], course: _Course) -> list[Ranked]:
-        ranking = as_fused(found)
-        if not ranking:
-            return ranking
+    def _rerank(self, course: Course, depth: int) -> None:
+        course.compared = as_fused(course.found[:depth])
+        if not course.compared:
+            return
         with course.stage("rerank"):
             try:
-                scores = self._reranker.rerank(course.question.text, [one.text for one in ranking])
+                scores = self._reranker.rerank(course.question.text, [one.text for one in course.compared])
             except RagError as error:
                 course.degraded.append(f"reranking unavailable: {error.message}")
-                return ranking
+                return
         if scores is None:
             course.degraded.append("reranking unavailable: no reranker is set up. Set RAG_RERANKER.")
-            return ranking
-        return reranked(ranking, scores)
+            return
+        course.compared, course.reranked = reranked(course.compared, scores), True
 
-    def _fed_back(self, queries: Sequence[_Encoded], found: Sequence[Found], spec: Feedback) -> list[_Encoded]:
+    def _fed_back(self, course: Course, spec: Feedback) -> list[Encoded]:
         """The questions with words of the best confirmed passages; what was not confirmed takes no part."""
-        texts = [chunk.chunk.content.text for _, chunk in found]
+        texts = [chunk.chunk.content.text for _, chunk in course.found]
         changed = []
-        for query in queries:
+        for query in course.queries:
             passages = self._lexical(query.version).encode(texts, "document") if query.lexical is not None else []
             lexical = fed_back(query.lexical, passages, spec) if query.lexical is not None else None
             changed.append(replace(query, lexical=lexical))
@@ -298,7 +303,10 @@ def _is_full(drawn: Sequence[Candidate], limit: int) -> bool:
     return max(dense, lexical) >= limit
 
 
-def _hit(rank: int, one: Ranked, contexts: Mapping[str, Context], request: RetrievalRequest, course: _Course) -> Hit:
+def _hit(
+    rank: int, one: Ranked, asked: Question | None, context: Context | None, note: dict[str, object] | None
+) -> Hit:
+    """With highlights of what was `asked`, if that is given."""
     fused, chunk = one.found
     return Hit(
         rank=rank,
@@ -306,68 +314,20 @@ def _hit(rank: int, one: Ranked, contexts: Mapping[str, Context], request: Retri
         fused=fused.score,
         candidate=fused.candidate,
         chunk=chunk,
-        highlights=tuple(highlights(course.question.text, one.text)) if request.highlight else (),
-        context=contexts.get(chunk.chunk.id),
-        explain=_explained(one, course) if request.explain else None,
+        highlights=tuple(highlights(asked.text, one.text)) if asked else (),
+        context=context,
+        explain=note,
     )
 
 
-def _explained(one: Ranked, course: _Course) -> dict[str, object]:
-    """Which leg contributed what; the contributions add up to the fused score. `moves` is what options did to it."""
-    fused, spec = one.found[0], course.fusion
-    candidate = fused.candidate
-    dense_weight, lexical_weight = spec.weights if spec else (1.0, 1.0)
-    legs = {
-        "dense": (candidate.dense, candidate.dense_rank, dense_weight, fused.dense),
-        "lexical": (candidate.lexical, candidate.lexical_rank, lexical_weight, fused.lexical),
-    }
-    names = ("score", "rank", "weight", "contribution")
-    return {
-        "fusion": spec.method if spec else None,
-        "legs": {leg: dict(zip(names, legs[leg], strict=True)) for leg in course.plan.legs},
-        "moves": dict(one.moves),
-    }
-
-
-def _answer(request: RetrievalRequest, hits: tuple[Hit, ...], course: _Course, scope: AccessScope) -> Retrieval:
-    query_id = f"q_{uuid.uuid4().hex}"
+def _answer(request: RetrievalRequest, hits: tuple[Hit, ...], course: Course, scope: AccessScope) -> Retrieval:
+    query_id = new_id("q")
     stages = {name: round(spent, 3) for name, spent in course.stages.items()}
-    total = round(_milliseconds_since(course.started), 3)
+    total = round(milliseconds_since(course.started), 3)
     logger.info(
         "query_id=%s team=%s mode=%s collections=%d drawn=%d hits=%d degraded=%d stages_ms=%s total_ms=%s",
-        *(query_id, scope.team, request.mode, len(course.plan.collections), course.drawn),
+        *(query_id, scope.team, request.mode, len(course.plan.collections), len(course.ranking)),
         *(len(hits), len(course.degraded), stages, total),
     )
     usage = Usage(stages["embed"], stages["search"], stages["confirm"], total)
-    return Retrieval(query_id, hits, usage, tuple(course.degraded), _summary(request, course))
-
-
-def _summary(request: RetrievalRequest, course: _Course) -> dict[str, object]:
-    drawn_with, spec = course.plan, course.fusion
-    fusion: dict[str, object] | None = None
-    if spec is not None:
-        dense, lexical = spec.weights
-        fusion = {"method": spec.method, "weights": {"dense": dense, "lexical": lexical}, "because": course.because}
-        if spec.method == "rrf":
-            fusion["k"] = spec.k
-    return {
-        "mode": request.mode,
-        "legs": list(drawn_with.legs),
-        "collections": list(drawn_with.collections),
-        "candidates_per_leg": drawn_with.limit,
-        "candidates": course.drawn,
-        "fusion": fusion,
-        "phrases": [phrase.strip() for phrase in course.question.phrases],
-        "excluded": [phrase.strip() for phrase in course.question.excluded],
-        "options": _asked(request),
-        "stages_ms": {name: round(spent, 3) for name, spent in course.stages.items()},
-    }
-
-
-def _asked(request: RetrievalRequest) -> dict[str, object]:
-    """The options that were given, by name."""
-    return {name: value for name, value in asdict(request.options).items() if value is not None}
-
-
-def _milliseconds_since(began: float) -> float:
-    return (time.perf_counter() - began) * 1000
+    return Retrieval(query_id, hits, usage, tuple(course.degraded), course.summary(request))

@@ -59,13 +59,18 @@ class Question:
 
     def admits(self, passage: ConfirmedChunk) -> bool:
         """Whether its text, title or headings hold every phrase, each in one of them, and nothing that is excluded."""
-        if not self.demands:
-            return True
+        return not self.demands or self.unmet(passage) == ((), ())
+
+    def unmet(self, passage: ConfirmedChunk) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The phrases that `passage` lacks, and the excluded words that it has."""
         content = passage.chunk.content
         texts = [folded(part) for part in (content.text, passage.title, *content.heading_path)]
-        return all(any(phrase in text for text in texts) for phrase in self.phrases) and not any(
-            phrase in text for phrase in self.excluded for text in texts
-        )
+
+        def told(phrase: str) -> bool:
+            return any(phrase in text for text in texts)
+
+        lacking = tuple(phrase.strip() for phrase in self.phrases if not told(phrase))
+        return lacking, tuple(phrase.strip() for phrase in self.excluded if told(phrase))
 
 
 def read(query: str, operators: Literal["auto", "on", "off"] = "auto") -> Question:

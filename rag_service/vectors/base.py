@@ -43,12 +43,16 @@ class StoredPoint:
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """What to look for. At least one leg is given; `limit` candidates are drawn from each."""
+    """What to look for. At least one leg is given; `limit` candidates are drawn from each.
+
+    `chunk_ids` None: anywhere, else among these chunks only (none at all is refused). Scores are the same either way.
+    """
 
     dense: Vector | None
     lexical: SparseVector | None
     narrowing: Filter | None
     limit: int
+    chunk_ids: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

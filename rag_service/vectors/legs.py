@@ -74,6 +74,8 @@ def _queries(request: SearchRequest, scope: AccessScope) -> list[LegQuery]:
         raise InvalidRequest("A search must draw at least one candidate.")
     corpus = readable(scope)
     where = corpus if request.narrowing is None else mandatory(scope, request.narrowing)
+    if request.chunk_ids is not None:
+        where = within(request.chunk_ids, where)
     queries = []
     if request.dense is not None:
         queries.append(LegQuery("dense", request.dense, request.limit, where, corpus))

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
@@ -362,3 +363,39 @@ class TestThreads:
                 store.drop("doomed")
                 for user in users:
                     user.result()
+
+
+class TestAmongChunks:
+    """A search among some chunks scores them as a search among all does."""
+
+    BOTH = SearchRequest(unit(1, 0, 0, 0), SparseVector((1,), (1.0,)), None, limit=10)
+
+    @pytest.fixture(autouse=True)
+    def _points(self, store: VectorStore, index: str) -> None:
+        store.upsert(
+            index,
+            [
+                point("a", dense=unit(1, 0, 0, 0)),
+                point("b", dense=unit(1, 1, 0, 0), lexical=SparseVector((1, 2), (3.0, 1.0))),
+                point("c", dense=unit(0, 1, 0, 0), lexical=SparseVector((2,), (1.0,))),
+                point("secret", access=AccessTokens(allow=("manage",), deny=())),
+            ],
+        )
+
+    def test_only_these_are_found_with_the_scores_they_have_among_all(self, store: VectorStore, index: str) -> None:
+        among_all = by_document(store.search(index, self.BOTH, ANYONE))
+        chosen = frozenset({point("b").chunk_id, point("c").chunk_id})
+        among_two = by_document(store.search(index, replace(self.BOTH, chunk_ids=chosen), ANYONE))
+        assert among_two.keys() == {"b", "c"}
+        for name, candidate in among_two.items():
+            assert candidate.dense == pytest.approx(among_all[name].dense)
+            assert candidate.lexical == pytest.approx(among_all[name].lexical)
+
+    def test_naming_a_chunk_gives_no_right_to_it(self, store: VectorStore, index: str) -> None:
+        chosen = frozenset({point("secret").chunk_id, point("a").chunk_id})
+        found_there = by_document(store.search(index, replace(self.BOTH, chunk_ids=chosen), ANYONE))
+        assert found_there.keys() == {"a"}
+
+    def test_among_none_is_refused_not_taken_for_all(self, store: VectorStore, index: str) -> None:
+        with pytest.raises(ValueError, match="empty condition"):
+            store.search(index, replace(self.BOTH, chunk_ids=frozenset()), ANYONE)

@@ -73,6 +73,16 @@ def test_the_one_passage_with_the_phrase_is_found_however_many_have_its_words(te
     assert names(team.retrieve('blue whale "whale was blue"', mode=mode, top_k=3)) == ["it"]
 
 
+def test_a_passage_that_is_not_admitted_takes_no_place_of_its_documents(team: Team) -> None:
+    filler = "Parking is free for all who come early. " * 40
+    text = f"# Leave\n\nLeave leave leave leave. {filler}\n\n# Rest\n\nThe annual leave is long. {filler}"
+    team.put(text, external_id="handbook")
+    team.drain()
+    assert len(team.retrieve("leave", top_k=100)) > 1, "else this test shows nothing"
+    (hit,) = team.retrieve('leave "annual leave"', max_chunks_per_document=1)
+    assert "annual leave" in hit["text"]
+
+
 def test_operators_can_be_switched_off(library: Team) -> None:
     assert "party" in names(library.retrieve('"annual leave"', operators="off", top_k=100))
 
@@ -151,6 +161,8 @@ def test_recency_and_diversity_reorder_and_say_so(library: Team) -> None:
     recent = ask(library, "annual leave is long", recency={"field": "published", "half_life_days": 365})["results"]
     assert names(recent).index("copy") < names(recent).index("short")
     assert {hit["external_id"]: hit["explain"]["moves"] for hit in recent}["short"]["freshness"] < 0.01
+    for hit in recent:
+        assert hit["score"] == pytest.approx(hit["scores"]["fused"] + hit["explain"]["moves"]["boost"])
     diverse = ask(library, "annual leave is long", diversity=0.9, top_k=2)["results"]
     assert {"short", "copy"} != set(names(diverse))
     assert diverse[0]["explain"]["moves"]["likeness"] == 0
@@ -167,7 +179,7 @@ def test_feedback_searches_again_and_says_so(library: Team, feedback: Any) -> No
 def test_nothing_is_on_unless_asked_for(library: Team) -> None:
     answer = ask(library, "annual leave")
     assert answer["plan"]["options"] == {"operators": "auto"}
-    assert answer["plan"]["stages_ms"].keys() == {"embed", "search", "confirm"}
+    assert answer["plan"]["stages_ms"].keys() == {"embed", "search", "confirm", "explain"}
     assert all(hit["explain"]["moves"] == {} for hit in answer["results"])
 
 

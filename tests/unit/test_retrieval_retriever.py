@@ -290,7 +290,6 @@ def test_an_explanation_adds_up_to_the_score(library: Library, fusion: FusionSpe
     library.add("parking", "parking is free")
     for hit in library.ask("annual leave", fusion=fusion, explain=True).hits:
         explain: Any = hit.explain
-        assert explain["fusion"] == fusion.method
         assert set(explain["legs"]) == {"dense", "lexical"}
         assert sum(leg["contribution"] for leg in explain["legs"].values()) == pytest.approx(hit.fused)
         assert [leg["weight"] for leg in explain["legs"].values()] == list(fusion.weights)

@@ -19,6 +19,18 @@ def admits(query: str, text: str, **more: object) -> bool:
     return read(query).admits(passage(text, **more))  # type: ignore[arg-type]  # only the names of `passage`
 
 
+def test_what_keeps_a_passage_out_is_named_without_its_folding() -> None:
+    question = read('"Annual Leave" "sick pay" leave -party -"too late"')
+    assert question.unmet(passage("annual leave, and it is too late")) == (("sick pay",), ("too late",))
+    assert question.unmet(passage("annual leave", title="Sick pay")) == ((), ())
+    assert read("leave").unmet(passage("x")) == ((), ())
+
+
+@given(st.sampled_from(['"a b" c -d', "a -b -c", '"a" "b"']), st.text("abcd ", max_size=8))
+def test_a_passage_is_admitted_exactly_where_nothing_keeps_it_out(query: str, text: str) -> None:
+    assert read(query).admits(passage(text)) == (read(query).unmet(passage(text)) == ((), ()))
+
+
 @pytest.mark.parametrize(
     ("query", "text", "phrases", "excluded"),
     [
