@@ -34,6 +34,8 @@ from rag_service.parsing.sandbox import ParserSandbox
 from rag_service.queue import Broker, make_broker, send
 from rag_service.reranking.base import NullReranker, Reranker
 from rag_service.retrieval.retriever import Retriever
+from rag_service.retrieval.traces import Traces
+from rag_service.retrieval.why_not import WhyNot
 from rag_service.settings import Settings
 from rag_service.types import IndexVersion, JobKind
 from rag_service.vectors.base import VectorStore
@@ -67,6 +69,8 @@ class Runtime:
     calibration: Calibration
     runner: Runner
     retriever: Retriever
+    why_not: WhyNot
+    traces: Traces
     connect: Callable[[str, Mapping[str, Any]], Connector]
     ring: Ring
     _locks: list[IO[str]] = field(default_factory=list)
@@ -112,6 +116,7 @@ class Runtime:
             lost = jobs.to_ring(transaction.connection, silent_for_s=_RING_AGAIN_S, limit=_RING_AT_MOST)
         for kind, job_id in lost:
             self.ring(kind, job_id)
+        self.traces.forget_old()
 
     def admin_key(self) -> str:
         """The admin key: from the settings, or made once and kept in the data folder, readable by its owner only."""
@@ -152,6 +157,7 @@ class Runtime:
         self.sandbox.close()
         self.leases.close()
         self.progress.close()
+        self.traces.close()
         self.vectors.close()
         self.database.close()
         while self._locks:
@@ -183,6 +189,7 @@ def build(settings: Settings) -> Runtime:
     progress = ProgressBoard(database)
     calibration = Calibration(database, vectors, chunker, _lexical, ring)
     indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, _lexical, progress, calibration)
+    retriever = _retriever(settings, database, vectors, embedder, blobs)
     leases = Leases(database, settings.lease_s)
     return Runtime(
         settings=settings,
@@ -201,15 +208,13 @@ def build(settings: Settings) -> Runtime:
         indexer=indexer,
         calibration=calibration,
         runner=Runner(database, leases, indexer, syncer, removal, calibration),
-        retriever=Retriever(
+        retriever=retriever,
+        why_not=WhyNot(database, vectors, retriever),
+        traces=Traces(
             database,
-            vectors=vectors,
-            embedder=embedder,
-            lexical=_lexical,
-            reranker=_reranker(settings),
-            candidates=settings.candidates,
-            read_text=blobs.get,
-            rerank_depth=settings.reranker_depth,
+            sample=settings.trace_sample,
+            retention_s=settings.trace_retention_s,
+            limit=settings.trace_limit,
         ),
         connect=connect,
         ring=ring,
@@ -274,6 +279,21 @@ def _embedder(settings: Settings) -> Embedder:
         settings.embedding_dtype,
         settings.embedding_runtime,
         cache=(settings.models_dir or settings.data_dir / "models").absolute(),
+    )
+
+
+def _retriever(
+    settings: Settings, database: Database, vectors: VectorStore, embedder: Embedder, blobs: BlobStore
+) -> Retriever:
+    return Retriever(
+        database,
+        vectors=vectors,
+        embedder=embedder,
+        lexical=_lexical,
+        reranker=_reranker(settings),
+        candidates=settings.candidates,
+        read_text=blobs.get,
+        rerank_depth=settings.reranker_depth,
     )
 
 

@@ -97,6 +97,14 @@ class Settings(BaseSettings):
         5, gt=0, description="Seconds between looks for lost messages, expired leases and due syncs."
     )
     candidates: int = Field(50, ge=10, le=1000, description="Candidates that each leg draws before fusion.")
+    trace_sample: float = Field(
+        1.0, ge=0, le=1, description="Share of queries that leave a trace to look up and replay; 0 for none."
+    )
+    trace_retention_s: float = Field(7 * 86_400, gt=0, description="Seconds for which traces are kept.")
+    trace_limit: int = Field(50_000, ge=1, description="Traces kept at most, the newest.")
+    trace_content: bool = Field(
+        False, description="Keep the text of each question in its trace; passages are never kept in one."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log message that is written."
     )

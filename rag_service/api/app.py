@@ -16,9 +16,11 @@ from rag_service.api import (
     jobs,
     openapi,
     problems,
+    queries,
     retrieve,
     sources,
     teams,
+    why_not,
 )
 from rag_service.api.auth import Guard
 from rag_service.api.envelope import Envelope
@@ -44,7 +46,20 @@ def create_app(runtime: Runtime) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.runtime = runtime
-    resources = (teams, collections, batch, documents, document_reads, sources, jobs, retrieve, health, docs_page)
+    resources = (
+        teams,
+        collections,
+        batch,
+        documents,
+        document_reads,
+        sources,
+        jobs,
+        retrieve,
+        why_not,
+        queries,
+        health,
+        docs_page,
+    )
     for resource in resources:
         app.include_router(resource.router)
     problems.install(app)

@@ -44,7 +44,10 @@ class AsUser(Model):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`team` is "" where an admin key names none. `fixed`: the key was made for one user or certain groups."""
+    """`team` is "" where an admin key names none. `fixed`: the key was made for one user or certain groups.
+
+    `key_id` is None for an admin key.
+    """
 
     team: str
     scopes: frozenset[str]
@@ -52,12 +55,22 @@ class Caller:
     groups: frozenset[str] = field(default_factory=frozenset)
     fixed: bool = False
     administrator: bool = False
+    key_id: str | None = None
+    key_name: str = "admin"
+
+    @property
+    def manages(self) -> bool:
+        return "manage" in self.scopes
+
+    @property
+    def may_ask_for_others(self) -> bool:
+        return "impersonate" in self.scopes and not self.fixed
 
     def principal(self, as_user: AsUser | None = None) -> Principal:
         """Who reads. Raises NotPermitted when the key may not ask for somebody else."""
         if as_user is None:
-            return Principal(self.team, self.user, self.groups, manages="manage" in self.scopes)
-        if self.fixed or "impersonate" not in self.scopes:
+            return Principal(self.team, self.user, self.groups, manages=self.manages)
+        if not self.may_ask_for_others:
             raise NotPermitted("as_user needs a key with the scope impersonate that is not itself bound to a user.")
         return Principal(self.team, as_user.user, frozenset(as_user.groups))
 
@@ -96,6 +109,8 @@ class Guard:
             user=key.user,
             groups=frozenset(key.groups or ()),
             fixed=key.user is not None or key.groups is not None,
+            key_id=key.id,
+            key_name=key.name,
         )
 
     def _administrator(self, named: str | None) -> Caller:

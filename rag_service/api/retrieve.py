@@ -12,6 +12,7 @@ from rag_service.api.auth import Asker, AsUser
 from rag_service.api.retrieval_options import ExpandIn, FeedbackIn, Fusion, RecencyIn, RerankIn, Share
 from rag_service.api.schemas import Model, Service
 from rag_service.api.strict import StrictRoute
+from rag_service.api.tracing import remember
 from rag_service.retrieval.filters import parse_filter
 from rag_service.retrieval.options import Feedback, Options
 from rag_service.retrieval.plan import MAX_QUERY, MAX_TOP_K, RetrievalRequest
@@ -171,7 +172,7 @@ class Result(BaseModel):
     context: ContextRecord | None = Field(
         None, description="Only with `expand`; missing where the document has moved on meanwhile."
     )
-    explain: dict[str, Any] | None = Field(None, description="Only with `explain`: what each leg contributed.")
+    explain: dict[str, Any] | None = Field(None, description="Only with `explain`: why it stands where it stands.")
 
 
 class UsageRecord(BaseModel):
@@ -199,6 +200,7 @@ def retrieve(service: Service, caller: Asker, question: RetrieveIn) -> Response:
     team; any other key reads public documents only.
     """
     answer = service.retriever.retrieve(question.request(), caller.principal(question.as_user))
+    remember(service, caller, question, query=question.query, as_user=question.as_user, answer=answer)
     body = json.dumps(_answer(answer, explain=question.explain), ensure_ascii=False, separators=(",", ":"))
     return Response(body.encode(), media_type="application/json")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rag_service import __version__
-from rag_service.cli import doctor, documents, jobs, quickstart, search, serve, sources, teams
+from rag_service.cli import doctor, documents, jobs, queries, quickstart, search, serve, sources, teams
 
 app = typer.Typer(
     name="rag",
@@ -35,9 +35,11 @@ def root(
 app.command("quickstart")(quickstart.quickstart)
 app.command("serve")(serve.serve)
 app.command("search")(search.search)
+app.command("why-not")(queries.why_not)
 app.command("doctor")(doctor.doctor)
 app.add_typer(sources.commands, name="source")
 app.add_typer(documents.commands, name="document")
 app.add_typer(jobs.commands, name="job")
+app.add_typer(queries.commands, name="query")
 app.add_typer(teams.teams, name="team")
 app.add_typer(teams.keys, name="key")

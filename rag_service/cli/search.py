@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,18 +43,33 @@ def search(
     ] = None,
 ) -> None:
     """Ask a question. Results come with their sources, and only those that the asker may read."""
-    request: dict[str, Any] = {"query": query, "top_k": top_k, "highlight": True}
-    if mode is not None:
-        request["mode"] = mode
-    if as_user is not None or as_groups:
-        request["as_user"] = {"user": as_user, "groups": list(as_groups or ())}
-    if narrowing is not None:
-        request["filter"] = json_object(narrowing, "--filter", '{"year": {"$gte": 2024}}')
-    if collections:
-        request["collections"] = list(collections)
-    answer = session.service.post("/v1/retrieve", request)
+    request = question(query, top_k, mode=mode, user=as_user, groups=as_groups, narrowing=narrowing, among=collections)
+    answer = session.service.post("/v1/retrieve", {**request, "highlight": True})
     session.output.data(answer)
     show_results(session.output, answer)
+
+
+def question(
+    query: str,
+    top_k: int,
+    *,
+    mode: str | None,
+    user: str | None,
+    groups: Sequence[str] | None,
+    narrowing: str | None,
+    among: Sequence[str] | None,
+) -> dict[str, Any]:
+    """What is asked, in the service's shape. Raises CommandFailed for a filter that is no JSON object."""
+    request: dict[str, Any] = {"query": query, "top_k": top_k}
+    if mode is not None:
+        request["mode"] = mode
+    if user is not None or groups:
+        request["as_user"] = {"user": user, "groups": list(groups or ())}
+    if narrowing is not None:
+        request["filter"] = json_object(narrowing, "--filter", '{"year": {"$gte": 2024}}')
+    if among:
+        request["collections"] = list(among)
+    return request
 
 
 def show_results(output: Output, answer: dict[str, Any]) -> None:

@@ -78,6 +78,11 @@ def page(connection: Connection, document_id: str, *, limit: int, after: str | N
     return Page(shown, str(shown[-1].ordinal) if len(rows) > limit else None)
 
 
+def ids_of(connection: Connection, document_id: str) -> frozenset[str]:
+    """The chunks of the version that answers; none while none does."""
+    return frozenset(connection.execute(select(chunks.c.id).where(chunks.c.document_id == document_id)).scalars())
+
+
 def confirm(connection: Connection, chunk_ids: Sequence[str], scope: AccessScope) -> dict[str, ConfirmedChunk]:
     """Of these chunks, those that `scope` may read now and whose version is the one that answers.
 

@@ -128,6 +128,29 @@ def get_readable(connection: Connection, document_id: str, scope: AccessScope) -
     return _document(row)
 
 
+def matching(
+    connection: Connection,
+    team_id: str,
+    *,
+    scope: AccessScope | None,
+    document_id: str | None = None,
+    external_id: str | None = None,
+    collection_ids: Collection[str] = (),
+) -> list[Document]:
+    """The team's documents of this id, or of this external id in these collections: one of each source at most.
+
+    With a scope only those that it may read now, in one statement: what it may not read is as if it were not there.
+    """
+    query = select(documents).where(documents.c.team_id == team_id)
+    if scope is not None:
+        query = query.where(readable(scope))
+    if document_id is not None:
+        query = query.where(documents.c.id == document_id)
+    else:
+        query = query.where(documents.c.external_id == external_id, documents.c.collection_id.in_(collection_ids))
+    return [_document(row) for row in connection.execute(query.order_by(documents.c.id.desc()))]
+
+
 def find(
     connection: Connection, collection_id: str, source_id: str, external_ids: Collection[str]
 ) -> dict[str, Document]:

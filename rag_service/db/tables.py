@@ -250,3 +250,22 @@ jobs = Table(
     Index(None, "team_id", "id"),
     Index(None, "state", "run_after"),
 )
+
+# What was asked and answered: ids, scores and times, and the question itself only where the settings say so.
+queries = Table(
+    "queries",
+    metadata,
+    _id(),
+    Column("team_id", String(80), nullable=False),
+    Column("key_id", String(80)),  # null: the admin key
+    Column("key_name", String(200), nullable=False),
+    Column("as_user", Json),  # null: asked as the key's own identity
+    Column("query", Text),  # null: not kept
+    Column("request", Json, nullable=False),
+    Column("plan", Json, nullable=False),
+    Column("hits", Json, nullable=False),
+    Column("usage", Json, nullable=False),
+    Column("degraded", Json, nullable=False),
+    _time("at", nullable=False, index=True),
+    Index(None, "team_id", "id"),
+)

@@ -307,7 +307,10 @@ def test_a_request_that_makes_no_sense_exits_2_and_names_what_is_wrong(
 
 def test_results_are_cited_for_people(rag: Rag, source: str) -> None:
     rag("source", "sync", source)
-    shown = rag("search", "how many weeks of leave for parents", "--as-group", "readers", "--top-k", "1").stdout
+    # Other tests put the same text in, cited otherwise: only this source is asked.
+    only = json.dumps({"source": as_json(rag("source", "show", source, "--json"))["id"]})
+    asked = ("how many weeks of leave for parents", "--as-group", "readers", "--top-k", "1", "--filter", only)
+    shown = rag("search", *asked).stdout
     for part in ("1. ", "Leave", "Parents", "leave.md", "twenty weeks", "1 result in"):
         assert part in shown
 
@@ -329,3 +332,37 @@ def test_each_person_sees_what_they_may_read(rag: Rag) -> None:
     key = as_json(rag("key", "create", "plain", "--json"))["key"]
     assert not sees("--key", key, RAG_TEAM="")
     assert "impersonate" in rag("search", "x", "--as-user", "ada", "--key", key, exits=1, RAG_TEAM="").stderr
+
+
+# --- why, and asking again --------------------------------------------------------------------
+
+
+def test_why_a_document_is_missing_is_said_in_words_and_as_json(rag: Rag) -> None:
+    add = ("document", "add", "-", "--external-id", "bonus", "--metadata", "year=2023", "--user", "ada", "--json")
+    bonus = as_json(rag(*add, input="Bonus payments of 2023."))["id"]
+    about = ("why-not", "bonus payments", "--document", bonus)
+    assert "returned" in rag(*about).stdout
+    shown = rag(*about, "--filter", '{"year": {"$gte": 2024}}').stdout
+    for part in ("filtered_out", "metadata.year", "2024", "2023"):
+        assert part in shown
+    denied = as_json(rag("why-not", "bonus", "--external-id", "bonus", "--as-user", "bob", "--json"))
+    assert denied["verdict"] == "not_readable"
+    assert "rank" in rag("why-not", "unlike", "--document", bonus, "--mode", "dense", "--top-k", "1").stdout
+    assert "no such document" in rag("why-not", "bonus", "--document", "doc_nothing", exits=1).stderr
+    assert "--external-id" in rag("why-not", "bonus", exits=2).stderr
+
+
+def test_a_query_is_shown_and_asked_again(rag: Rag) -> None:
+    add = ("document", "add", "-", "--external-id", "fund", "--public", "--json")
+    fund = as_json(rag(*add, input="The pension fund grows."))["id"]
+    asked = as_json(rag("search", "pension fund", "--json"))["query_id"]
+    shown = rag("query", "show", asked).stdout
+    for part in (asked, fund, "(not kept)", "dense, lexical"):
+        assert part in shown
+    assert as_json(rag("query", "show", asked, "--json"))["id"] == asked
+    assert "unchanged" in rag("query", "replay", asked, "--query", "pension fund").stdout
+    rag("document", "delete", fund)
+    again = rag("query", "replay", asked, "--query", "pension fund").stdout
+    assert "vanished" in again
+    assert fund in again
+    assert "as query" in rag("query", "replay", asked, exits=2).stderr

@@ -67,6 +67,9 @@ OPENS_TO: dict[str, set[str]] = {
     "get_job": _INGEST,
     "cancel_job": _MANAGE,
     "retrieve": _QUERY,
+    "why_not": _QUERY,
+    "get_query": _QUERY,
+    "replay_query": _QUERY,
 }
 
 # A body that each route takes, for those that need one.
@@ -78,6 +81,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "replace_document_acl": {"public": True},
     "update_source": {"schedule_s": 60},
     "sync_source": {},
+    "replay_query": {"query": "plans"},
 }
 
 # Ids that stand elsewhere than in the path: (route, where, name), and what of another team is put there.
@@ -90,6 +94,9 @@ ELSEWHERE: list[tuple[str, str, str, str]] = [
     ("create_source", "body", "collection", "collection"),
     ("retrieve", "body", "collections", "collection"),
     ("retrieve", "body", "filter", "source_id"),
+    ("why_not", "body", "document_id", "document_id"),
+    ("why_not", "body", "collection", "collection"),
+    ("why_not", "body", "collections", "collection"),
 ]
 
 
@@ -147,7 +154,8 @@ def _own_everything(service: Service, folder: Path, collection: str) -> Owned:
     document = team.put("The plans of the victim.", collection=collection)
     key = team.manager.post(f"/v1/teams/{team.id}/keys", json={"name": "k", "scopes": ["query"]}).json()["id"]
     team.drain()
-    ids = {"team_id": team.id, "key_id": key, "collection": collection, "source_id": source}
+    query = team.manager.post("/v1/retrieve", json={"query": "plans", "collections": [collection]}).json()["query_id"]
+    ids = {"team_id": team.id, "key_id": key, "collection": collection, "source_id": source, "query_id": query}
     return Owned(team, {**ids, "document_id": document["id"], "job_id": document["job_id"]})
 
 
@@ -275,6 +283,7 @@ def test_ids_of_another_team_tell_nothing_in_queries_and_bodies_either(
             "create_document": {"text": "x"},
             "create_source": {"name": "n", "type": "files", "config": {"root": "/nowhere"}},
             "retrieve": {"query": "plans"},
+            "why_not": {"query": "plans"} if name.endswith("_id") else {"query": "plans", "external_id": "x"},
         }[operation_id]
         return operations[operation_id].call(client, {}, json={**body, name: placed})
 

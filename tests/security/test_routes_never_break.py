@@ -35,6 +35,7 @@ NAMES = (
         "highlight",
         "k",
     ),
+    *("document_id", "index_version"),
     *("id", "max_chunks_per_document", "max_percent", "media_type", "metadata", "method", "min_score", "mode", "name"),
     *(
         "on_conflict",
@@ -79,6 +80,8 @@ starts: dict[str, dict[str, Any]] = {
     "validate_source": {"type": "files", "config": {"root": "/nowhere"}},
     "replace_document_content": {"text": "x"},
     "retrieve": {"query": "x"},
+    "why_not": {"query": "x", "external_id": "a"},
+    "replay_query": {"query": "x"},
 }
 
 
@@ -102,11 +105,12 @@ def operations(service: Service) -> list[tuple[str, str, str]]:
 @given(data=st.data())
 def test_no_body_breaks_a_route(own: Team, operations: list[tuple[str, str, str]], data: st.DataObject) -> None:
     made = own.put("Something to change.")
+    query_id = own.admin.post("/v1/retrieve", json={"query": "x"}).json()["query_id"]
     ids = {"document_id": made["id"], "job_id": made["job_id"], "collection": "default", "team_id": own.id}
     name, method, path = data.draw(st.sampled_from([row for row in operations if row[1] not in ("get", "delete")]))
     drawn = data.draw(bodies)
     body = {**starts.get(name, {}), **drawn} if isinstance(drawn, dict) else drawn
-    address = path.format_map({**ids, "source_id": "src_none", "key_id": "key_none"})
+    address = path.format_map({**ids, "source_id": "src_none", "key_id": "key_none", "query_id": query_id})
     sent = json.dumps(body).encode()
     answer = own.admin.request(method, address, content=sent, headers={"Content-Type": "application/json"})
     assert answer.status_code < 500, answer.text
