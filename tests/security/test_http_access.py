@@ -6,18 +6,18 @@ The catalogue of who may read what is kept here in plain Python, apart from the 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import ColumnElement, Connection, true
+from sqlalchemy import Connection, true
 
 from rag_service.access import AccessScope
 from rag_service.db import chunks
-from rag_service.vectors import conditions
+from rag_service.vectors import conditions, legs
 from rag_service.vectors.conditions import Every, Match
 from tests.conftest import Service, Started, Team, settings_for
 
@@ -193,8 +193,8 @@ def test_options_over_a_service_that_forgets_the_deny_lists_are_caught(
     def without_deny(scope: AccessScope) -> Every:
         return Every((Match("team", (scope.team,)), Match("allow", tuple(sorted(scope.tokens)))))
 
-    monkeypatch.setattr(conditions, "readable", without_deny)
-    monkeypatch.setattr(chunks, "readable", _nobody_asked)
+    _search_as(monkeypatch, without_deny)
+    _confirm_unasked(monkeypatch)
     assert [problem for problem in wrong_answers(world, 300, seed=5, options=True) if problem.startswith("leaked")]
 
 
@@ -209,17 +209,17 @@ def test_a_service_that_forgets_the_deny_lists_is_caught(world: World, monkeypat
     def without_deny(scope: AccessScope) -> Every:
         return Every((Match("team", (scope.team,)), Match("allow", tuple(sorted(scope.tokens)))))
 
-    monkeypatch.setattr(conditions, "readable", without_deny)
-    monkeypatch.setattr(chunks, "readable", _nobody_asked)
+    _search_as(monkeypatch, without_deny)
+    _confirm_unasked(monkeypatch)
     assert wrong_answers(world, 300, seed=2)
 
 
 def test_either_check_alone_holds_when_the_other_is_broken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(chunks, "readable", _nobody_asked)
+        _confirm_unasked(broken)
         assert wrong_answers(world, 300, seed=3) == []
     with monkeypatch.context() as broken:
-        broken.setattr(conditions, "readable", lambda scope: Every((Match("team", (scope.team,)),)))
+        _search_as(broken, lambda scope: Every((Match("team", (scope.team,)),)))
         assert not [problem for problem in wrong_answers(world, 300, seed=3) if problem.startswith("leaked")]
 
 
@@ -246,7 +246,7 @@ class TestRevocation:
         assert wrong_answers(world, 300, seed=4) == []
 
     def test_an_answer_that_is_not_confirmed_is_caught(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(chunks, "readable", _nobody_asked)
+        _confirm_unasked(monkeypatch)
         assert [problem for problem in wrong_answers(world, 300, seed=4) if problem.startswith("leaked")]
 
 
@@ -279,13 +279,8 @@ class TestSurroundings:
     def test_a_service_that_shows_neighbours_unconfirmed_is_caught(
         self, revoking: Team, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        confirm, asked = chunks.readable, []
-
-        def only_at_first(scope: AccessScope, *, few: bool = False) -> ColumnElement[bool]:
-            asked.append(scope)
-            return confirm(scope, few=few) if len(asked) == 1 else true()
-
-        monkeypatch.setattr(chunks, "readable", only_at_first)
+        # The confirmation of the passages themselves is made already, and stays as it is.
+        monkeypatch.setattr(chunks, "readable_few", true)
         assert self.shown(revoking)
 
 
@@ -302,9 +297,15 @@ def test_words_of_what_she_may_not_read_never_move_her_answer(team: Team, *, fee
     assert [(hit["text"], hit["score"]) for hit in team.retrieve("budget", asker, feedback=feedback)] == before
 
 
-def _nobody_asked(_scope: AccessScope, *, few: bool = False) -> ColumnElement[bool]:
-    """The broken variant of the second check: everything may be read."""
-    return true()
+def _confirm_unasked(broken: pytest.MonkeyPatch) -> None:
+    """The database lets every document pass."""
+    broken.setattr(chunks, "CONFIRMED", chunks.confirming(true()))
+
+
+def _search_as(broken: pytest.MonkeyPatch, allowed: Callable[[AccessScope], Every]) -> None:
+    """The vector store finds what is `allowed`, with and without a filter."""
+    for module in (conditions, legs):
+        broken.setattr(module, "readable", allowed)
 
 
 def test_scores_stay_the_same_when_others_add_what_she_cannot_read(team: Team) -> None:
