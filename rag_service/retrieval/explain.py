@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from rag_service.access import AccessScope
+from rag_service.chunking.base import lexical_text
 from rag_service.db import Database, acls
 from rag_service.embedding.base import LexicalEncoder
 from rag_service.retrieval.clauses import clauses
@@ -96,11 +98,14 @@ class Explainer:
         """Each term is asked alone, among the hits: its score there is its contribution, with the store's own IDF."""
         weights = {int(term): float(weight) for term, weight in zip(lexical.indices, lexical.values, strict=True)}
         texts = {hit.chunk.id: _indexed_text(hit) for hit in hits}
-        spoken = spellings([query, *texts.values()], self._lexical(index), frozenset(weights))
+        encoder = self._lexical(index)
+        # A question may ask for many forms of a word, of which passages hold few.
+        held = {int(term) for passage in encoder.encode(list(texts.values()), "document") for term in passage.indices}
+        spoken = spellings([query, *texts.values()], encoder, held.intersection(weights))
         asked_words = {term: _within(query, words) for term, words in spoken.items()}
         among = frozenset(texts)
         matched: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for term in sorted(weights, key=lambda term: (not spoken.get(term), -weights[term], term))[:MAX_TERMS]:
+        for term in sorted(held.intersection(weights), key=lambda term: (-weights[term], term))[:MAX_TERMS]:
             alone = SparseVector([term], [weights[term]])
             wanted = SearchRequest(dense=None, lexical=alone, narrowing=None, limit=len(among), chunk_ids=among)
             for candidate in self._vectors.search(index.id, wanted, scope):
@@ -115,7 +120,7 @@ class Explainer:
         return matched
 
 
-def spellings(texts: Sequence[str], encoder: LexicalEncoder, wanted: frozenset[int]) -> dict[int, list[str]]:
+def spellings(texts: Sequence[str], encoder: LexicalEncoder, wanted: AbstractSet[int]) -> dict[int, list[str]]:
     """The words of `texts` that stand for each of the `wanted` terms, by asking the encoder about each word alone.
 
     A word that is several terms at once (an identifier, a run of Chinese) names one of them only where no word does so
@@ -123,13 +128,15 @@ def spellings(texts: Sequence[str], encoder: LexicalEncoder, wanted: frozenset[i
     """
     words = list(dict.fromkeys(word for text in texts for word in _words(text)))
     named: dict[int, tuple[int, list[str]]] = {}
-    for word, vector in zip(words, encoder.encode(words, "query"), strict=True):
-        for term in wanted.intersection(map(int, vector.indices)):
-            fewest, known = named.get(term, (len(vector.indices), []))
-            if len(vector.indices) < fewest:
+    parts = [len(vector.indices) for vector in encoder.encode(words, "document")]
+    # As a question, a word alone stands for its forms in every language that it may be of.
+    for word, size, vector in zip(words, parts, encoder.encode(words, "query"), strict=True):
+        for term in wanted & set(map(int, vector.indices)):
+            fewest, known = named.get(term, (size, []))
+            if size < fewest:
                 known = []
-            if len(vector.indices) <= fewest:
-                named[term] = (min(fewest, len(vector.indices)), [*known, word])
+            if size <= fewest:
+                named[term] = (size, [*known, word])
     return {term: known for term, (_, known) in named.items()}
 
 
@@ -152,7 +159,8 @@ def _within(text: str, words: Iterable[str]) -> list[str]:
 
 
 def _indexed_text(found: ConfirmedChunk) -> str:
-    return "\n".join([found.title, *found.chunk.content.heading_path, found.chunk.content.text])
+    content = found.chunk.content
+    return lexical_text(found.title, content.heading_path, content.text)
 
 
 def _legs(fused: Fused, course: Course) -> dict[str, dict[str, Any]]:

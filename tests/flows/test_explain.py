@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rag_service.access import Principal
-from rag_service.embedding.lexical import Bm25Encoder
+from rag_service.embedding.lexical import Bm25Encoder, checked_language
 from rag_service.retrieval.explain import spellings
 from rag_service.retrieval.plan import RetrievalRequest
 from rag_service.retrieval.retriever import Retrieval, Retriever
@@ -44,6 +44,14 @@ def test_the_contributions_of_the_terms_add_up_to_the_lexical_score(office: Team
         total = sum(term["contribution"] for term in one["terms"]) + one["other_terms"]
         assert total == pytest.approx(one["scores"]["lexical"], rel=1e-4, abs=1e-6)
         assert one["other_terms"] == 0.0
+
+
+def test_forms_of_a_word_in_another_language_are_named_by_the_word(service: Service) -> None:
+    team = service.new_team()
+    team.put("Die Urlaube der Eltern sind nicht kurz und werden von der Firma bezahlt.", external_id="german")
+    team.drain()
+    (term,) = explained(team, "Urlaub")["german"]["terms"]
+    assert (term["query_words"], term["chunk_words"]) == (["Urlaub"], ["Urlaube"])
 
 
 def test_words_that_feedback_added_have_a_part_and_no_word_of_the_question(office: Team) -> None:
@@ -84,9 +92,10 @@ def test_the_heaviest_term_comes_first_and_repeating_a_word_makes_it_heavier(off
     assert twice[0]["contribution"] == pytest.approx(4 * once[1]["contribution"], rel=0.01)
 
 
-def test_scripts_without_blanks_are_shown_by_their_pairs(office: Team) -> None:
-    (term,) = explained(office, "休暇")["tokyo"]["terms"]
-    assert (term["query_words"], term["chunk_words"]) == (["休暇"], ["休暇"])
+def test_scripts_without_blanks_are_shown_by_their_characters_and_pairs(office: Team) -> None:
+    terms = explained(office, "休暇")["tokyo"]["terms"]
+    assert sorted(term["query_words"] for term in terms) == [["休"], ["休暇"], ["暇"]]
+    assert all(term["chunk_words"] == term["query_words"] for term in terms)
 
 
 def test_documents_that_the_asker_may_not_read_move_no_contribution(service: Service) -> None:
@@ -147,7 +156,7 @@ def test_what_a_reranker_moved_is_told(office: Team) -> None:
         runtime.database,
         vectors=runtime.vectors,
         embedder=runtime.embedder,
-        lexical=lambda index: Bm25Encoder(index.average_length),
+        lexical=lambda index: Bm25Encoder(index.average_length, checked_language(index.analyser)),
         reranker=ByLength(),
         candidates=100,
         read_text=runtime.blobs.get,
@@ -181,7 +190,7 @@ def test_an_explanation_costs_nothing_unless_asked_for(office: Team, monkeypatch
 
 def test_a_word_names_a_term_only_where_no_smaller_one_does() -> None:
     encoder = Bm25Encoder(10)
-    (vector,) = encoder.encode(["user name"], "query")
+    (vector,) = encoder.encode(["user name"], "document")
     user, name = sorted(vector.indices, key=lambda term: term not in encoder.encode(["user"], "query")[0].indices)
     wanted = frozenset({user, name})
     assert spellings(["user-name"], encoder, wanted) == {user: ["user"], name: ["name"]}

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from rag_service.access import Principal
-from rag_service.embedding.lexical import Bm25Encoder
+from rag_service.embedding.lexical import Bm25Encoder, checked_language
 from rag_service.reranking.base import NullReranker, Reranker
 from rag_service.retrieval.options import Options
 from rag_service.retrieval.plan import RetrievalRequest
@@ -100,9 +100,9 @@ def test_below_top_k_its_ranks_and_the_last_returned_score_are_told(office: Team
     assert verdict["legs"]["dense"] == {
         "score": pytest.approx(place["scores"]["dense"]),
         "rank": place["scores"]["dense_rank"],
-        "drawn": 100,
+        "drawn": 50,
     }
-    assert verdict["legs"]["lexical"] == {"score": 0.0, "rank": None, "drawn": 100}
+    assert verdict["legs"]["lexical"] == {"score": 0.0, "rank": None, "drawn": 50}
     assert verdict["last_returned"]["rank"] == 3
     assert verdict["last_returned"]["score"] == pytest.approx(hits[2]["score"])
     assert verdict["chunk_id"] == place["chunk_id"]
@@ -116,7 +116,7 @@ def test_below_min_score_is_said_to_be_just_that(office: Team) -> None:
 
 def test_in_one_leg_only_that_leg_is_told(office: Team) -> None:
     verdict = why(office, "parking3", mode="lexical")
-    assert verdict["legs"] == {"lexical": {"score": 0.0, "rank": None, "drawn": 100}}
+    assert verdict["legs"] == {"lexical": {"score": 0.0, "rank": None, "drawn": 50}}
     assert (verdict["verdict"], verdict["cut"]) == ("below_cut_off", "no_common_word")
     assert why(office, "leave", mode="lexical", query="the")["cut"] == "nothing_asked"
 
@@ -127,7 +127,7 @@ def test_whoever_manages_is_told_who_may_not_read_it(office: Team) -> None:
     assert (salary["verdict"], salary["denied_by"]) == ("not_readable", [])
     party = why(office, "party", boss, as_user={"user": "ada", "groups": ["staff"]})
     assert (party["verdict"], party["denied_by"]) == ("not_readable", ["user:ada"])
-    assert why(office, "salary", boss, as_user={"user": "bob"})["verdict"] == "returned"
+    assert why(office, "salary", boss, query="salary", as_user={"user": "bob"})["verdict"] == "returned"
     assert "bob" not in str({key: value for key, value in salary.items() if key != "document"})
 
 
@@ -207,7 +207,7 @@ def judged(team: Team, external_id: str, request: RetrievalRequest, reranker: Re
         runtime.database,
         vectors=runtime.vectors,
         embedder=runtime.embedder,
-        lexical=lambda index: Bm25Encoder(index.average_length),
+        lexical=lambda index: Bm25Encoder(index.average_length, checked_language(index.analyser)),
         reranker=reranker,
         candidates=candidates,
         read_text=runtime.blobs.get,
