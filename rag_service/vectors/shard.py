@@ -10,6 +10,7 @@ else there too: 7 ms and 0.06 ms per point, with the interpreter lock held. It i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,7 @@ PAGE = 256
 FLUSH_EVERY = 500  # points; so many are replayed at most after a power cut
 MAX_RANGE_INDEXES = 32  # each makes every flush about 0.4 ms longer; fields beyond are filtered without an index
 
+CLOSING_S = 10.0
 _LOG = "wal"
 
 
@@ -136,7 +138,18 @@ class Shard:
         if not self._closed:
             self._closed = True
             self._edge.flush()
-            self._edge.close()
+            self._close_when_unused()
+
+    def _close_when_unused(self) -> None:
+        """Edge refuses to close, with a RuntimeError, while another thread is inside one of its calls."""
+        deadline = time.monotonic() + CLOSING_S
+        while True:
+            try:
+                return self._edge.close()
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.001)
 
     def _wrote(self, points: int) -> None:
         self._unflushed += points

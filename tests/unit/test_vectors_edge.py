@@ -62,6 +62,23 @@ def found(store: EdgeVectorStore, narrowing: Compare | None = None) -> set[str]:
     return {candidate.document_id for candidate in store.search("docs", request, ANYONE)}
 
 
+class _Busy:
+    """A shard in which other threads are at work: it refuses to close some times."""
+
+    def __init__(self, edge: Any, refusals: int) -> None:
+        self._edge = edge
+        self.refusals = refusals
+
+    def flush(self) -> None:
+        self._edge.flush()
+
+    def close(self) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise RuntimeError("Already borrowed")
+        self._edge.close()
+
+
 class Disk:
     """What is certain to be on the disk: the bytes of each file when it was last synced.
 
@@ -229,6 +246,17 @@ class TestFolder:
             (root / leftover / "shard").mkdir(parents=True)
         store.open()
         assert sorted(path.name for path in root.iterdir()) == [".lock", "docs"]
+
+    def test_closing_waits_for_calls_that_are_under_way(self, store: EdgeVectorStore) -> None:
+        store.create("docs", SPEC)
+        store.upsert("docs", [point(1)])
+        shard = store._shard("docs")
+        busy = _Busy(shard._edge, refusals=3)
+        shard._edge = busy
+        store.drop("docs")
+        assert busy.refusals == 0
+        with pytest.raises(NotFound):
+            found(store)
 
     def test_a_dropped_index_leaves_no_file(self, store: EdgeVectorStore, root: Path) -> None:
         store.create("docs", SPEC)
