@@ -2,6 +2,7 @@
 
     python -m benchmarks.quality --data ../shared/data/collections --collections scifact_train cranfield vaswani
     python -m benchmarks.quality --data ../shared/data/collections --mode lexical --collections all
+    python -m benchmarks.quality --data ../shared/data/collections --check
 
 Each corpus document goes in as one document, title and text; a document's rank is that of its best chunk. With
 `--mode lexical` nothing is embedded in earnest, so every collection takes seconds, and bm25s stands beside it: over
@@ -17,7 +18,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import gate
 from benchmarks.beir import TestCollection, load, ndcg
+from benchmarks.results import add_json_option, write
 from benchmarks.service import Service, running_service
 
 MODES = ("dense", "lexical", "hybrid")
@@ -32,28 +35,54 @@ def main() -> None:
     arguments.add_argument("--collections", nargs="+", default=DEFAULT, help="names, or `all`")
     arguments.add_argument("--mode", choices=("all", "lexical"), default="all")
     arguments.add_argument("--language", default="auto", help="of every collection")
+    arguments.add_argument("--write-baseline", action="store_true", help="make what is measured the baseline")
+    arguments.add_argument("--check", action="store_true", help="fail where quality is below the baseline")
+    add_json_option(arguments)
     given = arguments.parse_args()
     every = sorted(folder.name for folder in given.data.iterdir() if (folder / "qrels.tsv").exists())
     names = every if given.collections == ["all"] else given.collections
-    table = _lexical_table if given.mode == "lexical" else _table
-    settings = dict(_CHEAP) if given.mode == "lexical" else {}
-    with running_service(**settings) as service:
-        for line in table(service, [given.data / name for name in names], given.language):
-            print(line, flush=True)
+    folders = [given.data / name for name in names]
+    if given.mode == "lexical":
+        with running_service(**_CHEAP) as service:
+            for line in _lexical_table(service, folders, given.language):
+                print(line, flush=True)
+        return
+    rows = _measured(folders, given.language)
+    write(given.json, rows)
+    measured = {row["collection"]: {mode: row[mode] for mode in MODES} for row in rows}
+    if given.write_baseline:
+        gate.write_baseline(measured)
+    if given.check and (lost := gate.losses(measured, gate.read_baseline())):
+        raise SystemExit("\n".join(["quality is below the baseline:", *lost]))
 
 
-def _table(service: Service, folders: Sequence[Path], language: str) -> Iterator[str]:
-    yield "| collection | documents | queries | dense | lexical | hybrid | hybrid beats both | ingest s | query ms |"
-    yield "|---|---|---|---|---|---|---|---|---|"
-    for folder in folders:
-        collection = load(folder)
-        ingested = _ingest(service, collection, language)
-        began = time.perf_counter()
-        scores = {mode: _score(service, collection, mode) for mode in MODES}
-        per_query = (time.perf_counter() - began) / (len(collection.queries) * len(MODES)) * 1000
-        wins = scores["hybrid"] > max(scores["dense"], scores["lexical"])
-        shown = " | ".join(f"{scores[mode]:.4f}" for mode in MODES)
-        yield f"| {_sizes(collection)} | {shown} | {'yes' if wins else 'NO'} | {ingested:.0f} | {per_query:.1f} |"
+def _measured(folders: Sequence[Path], language: str) -> list[dict[str, Any]]:
+    print("| collection | documents | queries | dense | lexical | hybrid | hybrid beats both | ingest s | query ms |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    rows: list[dict[str, Any]] = []
+    with running_service() as service:
+        for folder in folders:
+            rows.append(measure(service, load(folder), language))
+            print(_line(rows[-1]), flush=True)
+    return rows
+
+
+def measure(service: Service, collection: TestCollection, language: str = "auto") -> dict[str, Any]:
+    """Ingest a collection and ask all its questions: nDCG@10 under the name of each leg, beside sizes and times."""
+    ingested = ingest(service, collection, language)
+    began = time.perf_counter()
+    scores = {mode: _score(service, collection, mode) for mode in MODES}
+    per_query = (time.perf_counter() - began) / (len(collection.queries) * len(MODES)) * 1000
+    sizes = {"documents": len(collection.documents), "queries": len(collection.queries)}
+    return {"collection": collection.name, **sizes, **scores, "ingest_s": ingested, "query_ms": per_query}
+
+
+def _line(row: dict[str, Any]) -> str:
+    wins = row["hybrid"] > max(row["dense"], row["lexical"])
+    shown = " | ".join(f"{row[mode]:.4f}" for mode in MODES)
+    sizes = f"{row['documents']} | {row['queries']}"
+    times = f"{row['ingest_s']:.0f} | {row['query_ms']:.1f}"
+    return f"| {row['collection']} | {sizes} | {shown} | {'yes' if wins else 'NO'} | {times} |"
 
 
 def _lexical_table(service: Service, folders: Sequence[Path], language: str) -> Iterator[str]:
@@ -61,7 +90,7 @@ def _lexical_table(service: Service, folders: Sequence[Path], language: str) -> 
     yield "|---|---|---|---|---|---|---|---|"
     for folder in folders:
         collection = load(folder)
-        ingested = _ingest(service, collection, language)
+        ingested = ingest(service, collection, language)
         began = time.perf_counter()
         score = _score(service, collection, "lexical")
         per_query = (time.perf_counter() - began) / len(collection.queries) * 1000
@@ -75,7 +104,8 @@ def _sizes(collection: TestCollection) -> str:
     return f"{collection.name} | {len(collection.documents)} | {len(collection.queries)}"
 
 
-def _ingest(service: Service, collection: TestCollection, language: str) -> float:
+def ingest(service: Service, collection: TestCollection, language: str = "auto") -> float:
+    """Seconds from the first upload until the service has nothing left to do."""
     began = time.perf_counter()
     service.post("/v1/collections", {"name": collection.name, "language": language})
     documents = [_document(document) for document in collection.documents if document["text"] or document["title"]]
