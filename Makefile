@@ -1,14 +1,16 @@
 # make run      install, start the service on 127.0.0.1:8000 and answer a first question
 # make test     install what tests need and run every check
+# make bench    measure quality and speed with DATA=<evaluation data>, into benchmarks/reports
 # make install  the set-up part alone, into .venv
 PYTHON ?= python3
 VENV ?= .venv
 HOST ?= 127.0.0.1
 PORT ?= 8000
 DOCS ?=
+DATA ?= ../shared/data
 BIN := $(VENV)/bin
 
-.PHONY: run install test check clean
+.PHONY: run install test check bench clean
 
 run: install
 	$(BIN)/rag quickstart --host $(HOST) --port $(PORT) $(if $(DOCS),--docs "$(DOCS)")
@@ -24,6 +26,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks.report --data "$(DATA)"
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +39,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	touch $@ $(VENV)/.installed
 
 clean:

@@ -1,6 +1,7 @@
 """How well `min_score` tells questions that the documents answer from questions that they do not.
 
-    python -m benchmarks.abstention --data ../shared/data/collections/clapnq_dev --foreign ../shared/data/collections/adi
+    export DATA=../shared/data/collections
+    python -m benchmarks.abstention --data $DATA/clapnq_dev --foreign $DATA/cacm
 
 Near misses (`queries.unanswerable.jsonl`) are asked of documents that hold a passage on their very subject, which does
 not answer them; foreign questions belong to another collection. The score of the first hit decides. AUC is the
@@ -42,7 +43,7 @@ def main() -> None:
     if given.foreign is not None:
         unanswered["foreign"] = list(load(given.foreign).queries.values())
     rows: list[dict[str, Any]] = []
-    with running_service() as service:
+    with running_service(log_level="warning") as service:
         ingest(service, collection)
         for mode in MODES:
             rows += _compared(service, collection, mode, unanswered, given.queries)

@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 
+from benchmarks.results import add_json_option, write
 from connectors.base import Acl
 from rag_service.chunking.base import embedded_text
 from rag_service.db import chunks, collections, documents, jobs, sources
@@ -51,7 +52,9 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--docs", type=Path, nargs="+", required=True, help="folders to ingest")
     arguments.add_argument("--rounds", type=int, default=3)
+    add_json_option(arguments)
     given = arguments.parse_args()
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="rag-bench-") as folder:
         runtime = build(Settings(data_dir=Path(folder)))
         runtime.open()
@@ -64,13 +67,15 @@ def main() -> None:
             print("|---|---|---|---|---|---|---|---|---|")
             for docs in given.docs:
                 for number in range(given.rounds):
-                    _round(runtime, docs, f"{docs.name} {number + 1}")
+                    rows.append({"folder": docs.name, "round": number + 1, **_round(runtime, docs, number + 1)})
         finally:
             worker.stop()
             runtime.close()
+    write(given.json, rows)
 
 
-def _round(runtime: Runtime, docs: Path, name: str) -> None:
+def _round(runtime: Runtime, docs: Path, number: int) -> dict[str, float]:
+    name = f"{docs.name} {number}"
     result, whole = _measured(lambda: _ingest(runtime, docs, name))
     _, alone = _measured(lambda: _embed(runtime, result.texts))
     count = len(result.texts)
@@ -81,6 +86,13 @@ def _round(runtime: Runtime, docs: Path, name: str) -> None:
         f"<!-- milliseconds per stage over {runtime.settings.worker_threads} threads: {result.stages_ms} -->",
         flush=True,
     )
+    return {
+        "documents": result.documents,
+        "docs_s": result.documents / whole.wall,
+        "chunks_s": count / whole.wall,
+        "alone_s": count / alone.wall,
+        "on_top": whole.wall / alone.wall - 1,
+    }
 
 
 def _embed(runtime: Runtime, texts: list[str]) -> None:

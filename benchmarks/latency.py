@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.beir import load
+from benchmarks.results import add_json_option, write
 from benchmarks.service import Service, running_service
 
 SOURCES = ("vaswani", "cacm", "scifact_train", "hotpotqa_mini", "cisi", "cranfield")
@@ -29,6 +30,7 @@ def main() -> None:
     arguments.add_argument("--chunks", type=int, default=20_000)
     arguments.add_argument("--queries", type=int, default=1_000)
     arguments.add_argument("--keep", type=Path, help="data folder to fill once and to measure again")
+    add_json_option(arguments)
     given = arguments.parse_args()
     filled = given.keep is not None and (given.keep / "rag.db").exists()
     with running_service(given.keep) as service:
@@ -40,7 +42,9 @@ def main() -> None:
         print(f"chunks: {count}, queries: {len(queries)}, one client")
         for name in ("embed_ms", "search_ms", "confirm_ms", "total_ms", "http_ms"):
             print_spread(name, [timing[name] for timing in timings])
-        print(f"8 clients: {rate(service, queries, 8):.0f} requests/s")
+        requests_s = rate(service, queries, 8)
+        print(f"8 clients: {requests_s:.0f} requests/s")
+        write(given.json, [{"chunks": count, "requests_s": requests_s, **_quantiles("http_ms", timings)}])
 
 
 def _fill(service: Service, data: Path, wanted: int) -> int:
@@ -79,6 +83,11 @@ def ask(service: Service, query: str) -> dict[str, float]:
 def print_spread(name: str, values: list[float]) -> None:
     cuts = statistics.quantiles(values, n=100)
     print(f"{name:>10}: p50 {cuts[49]:6.2f}  p95 {cuts[94]:6.2f}  p99 {cuts[98]:6.2f}")
+
+
+def _quantiles(name: str, timings: list[dict[str, float]]) -> dict[str, float]:
+    cuts = statistics.quantiles([timing[name] for timing in timings], n=100)
+    return {"p50_ms": cuts[49], "p95_ms": cuts[94], "p99_ms": cuts[98]}
 
 
 def rate(service: Service, queries: list[str], clients: int) -> float:

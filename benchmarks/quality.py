@@ -60,7 +60,7 @@ def _measured(folders: Sequence[Path], language: str) -> list[dict[str, Any]]:
     print("| collection | documents | queries | dense | lexical | hybrid | hybrid beats both | ingest s | query ms |")
     print("|---|---|---|---|---|---|---|---|---|")
     rows: list[dict[str, Any]] = []
-    with running_service() as service:
+    with running_service(log_level="warning") as service:
         for folder in folders:
             rows.append(measure(service, load(folder), language))
             print(_line(rows[-1]), flush=True)
