@@ -96,4 +96,13 @@ def _located(corpus: str, text: str, chunks: list[str]) -> Iterator[tuple[Passag
         if found < 0:
             raise ValueError(f"not found in {corpus}: {chunk[:80]!r}")
         after = found + len(wanted)
-        yield Passage(corpus, places[found], places[after - 1] + 1), chunk
+        yield _with_punctuation(corpus, text, places[found], places[after - 1] + 1), chunk
+
+
+def _with_punctuation(corpus: str, text: str, start: int, end: int) -> Passage:
+    """The passage with what stands before and behind it without a blank: quotes, brackets, a full stop."""
+    while start and not (text[start - 1].isspace() or text[start - 1].isalnum()):
+        start -= 1
+    while end < len(text) and not (text[end].isspace() or text[end].isalnum()):
+        end += 1
+    return Passage(corpus, start, end)

@@ -24,6 +24,8 @@ class RagService:
     def ingest(self, passages: Sequence[Passage]) -> None:
         self._service.upload("default", [_document(each) for each in passages])
         self._service.wait_until_idle()
+        if failed := self._service.get("/v1/documents", status="failed")["data"]:
+            raise RuntimeError(f"not ingested: {failed[0]['error']}")
 
     def search(self, query: str, k: int, groups: Sequence[str] | None) -> list[str]:
         body: dict[str, Any] = {"query": query, "top_k": k, "max_chunks_per_document": 1}
