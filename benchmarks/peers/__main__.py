@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|---|")
     rows = []
     for name in given.only or PEERS:
-        row = measured(name, lambda name=name: made(PEERS[name], model), passages, questions, grades)
+        row = measured(name, partial(made, PEERS[name], model), passages, questions, grades)
         rows.append({"collection": collection.name, "passages": len(passages), **row})
         print(_line(row), flush=True)
     write(given.json, rows)

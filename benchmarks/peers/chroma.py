@@ -38,7 +38,8 @@ class Chroma:
         where: Any = None
         if groups is not None:
             where = {"$or": [{"groups": {"$contains": group}} for group in groups]}
-        return self._collection.query(query_texts=[query], n_results=k, where=where, include=[])["ids"][0]
+        found = self._collection.query(query_texts=[query], n_results=k, where=where, include=[])
+        return [str(each) for each in found["ids"][0]]
 
     def close(self) -> None:
         self._client.delete_collection("bench")

@@ -55,7 +55,7 @@ class QdrantEdge:
         words = qdrant.Query.Nearest(self._words.embed_query(query), using="words")
         request = qdrant.QueryRequest(
             limit=k,
-            query=qdrant.Fusion.Rrf(k=60),
+            query=qdrant.Fusion.Rrf(k=60),  # type: ignore[arg-type] # its stub forgets that Rrf is a Fusion
             prefetches=[qdrant.Prefetch(DRAWN, query=leg, filter=allowed) for leg in (dense, words)],
             with_payload=True,
         )
