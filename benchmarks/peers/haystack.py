@@ -28,13 +28,16 @@ class Haystack:
 
     def ingest(self, passages: Sequence[Passage]) -> None:
         self._documents.warm_up()
-        documents = [Document(id=each.id, content=each.text, meta={"groups": list(each.groups)}) for each in passages]
+        # Its filters cannot look into a list: each group is a field of its own.
+        documents = [
+            Document(id=each.id, content=each.text, meta=dict.fromkeys(each.groups, True)) for each in passages
+        ]
         self._store.write_documents(self._documents.run(documents=documents)["documents"])
 
     def search(self, query: str, k: int, groups: Sequence[str] | None) -> list[str]:
         options: dict[str, Any] = {"top_k": k}
         if groups is not None:
-            conditions = [{"field": "meta.groups", "operator": "contains", "value": group} for group in groups]
+            conditions = [{"field": f"meta.{group}", "operator": "==", "value": True} for group in groups]
             options["filters"] = {"operator": "OR", "conditions": conditions}
         asked = {"embedder": {"text": query}, "words": {"query": query, **options}, "meaning": options}
         found = self._pipeline.run({**asked, "join": {"top_k": k}})["join"]["documents"]

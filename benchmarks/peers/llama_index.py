@@ -41,7 +41,7 @@ class LlamaIndex:
     def search(self, query: str, k: int, groups: Sequence[str] | None) -> list[str]:
         words = self._words
         # BM25 has no filter per question: with groups it draws more, and the answer is filtered afterwards.
-        words.similarity_top_k = k if groups is None else 10 * k
+        words.similarity_top_k = min(k if groups is None else 10 * k, len(self._groups))
         meaning = self._index.as_retriever(similarity_top_k=k, filters=None if groups is None else _filters(groups))
         both = QueryFusionRetriever(
             [meaning, words],

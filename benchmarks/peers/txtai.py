@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from txtai import Embeddings
@@ -15,6 +16,7 @@ class Txtai:
     def __init__(self, model: str) -> None:
         self.version = versions("txtai")
         self._index = Embeddings(path=model, hybrid=True, content=True)
+        self._one_at_a_time = threading.Lock()  # its SQLite cursor fails when threads share it
 
     def ingest(self, passages: Sequence[Passage]) -> None:
         # A list has no column of its own: the groups stand between bars in a text.
@@ -23,6 +25,10 @@ class Txtai:
         )
 
     def search(self, query: str, k: int, groups: Sequence[str] | None) -> list[str]:
+        with self._one_at_a_time:
+            return self._found(query, k, groups)
+
+    def _found(self, query: str, k: int, groups: Sequence[str] | None) -> list[str]:
         if groups is None:
             return [str(hit["id"]) for hit in self._index.search(query, k)]
         readable = " or ".join(f"readers like '%|{group}|%'" for group in groups)
