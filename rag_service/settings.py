@@ -58,7 +58,7 @@ class Settings(BaseSettings):
         None, description="Folder of compiled models, which may be shared; `models` in the data folder when not given."
     )
     chunk_tokens: int = Field(
-        254,
+        160,
         ge=32,
         le=8192,
         description="Largest chunk in tokens, heading path included; never above the model's window.",
