@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from rag_service.access import Principal, scope_of
 from rag_service.api.auth import Asker, AsUser, Caller
@@ -61,6 +61,8 @@ class TraceRecord(BaseModel):
 
 
 class ReplayIn(Model):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"query": "how many days of leave do I have?"}]})
+
     query: Annotated[str, StringConstraints(min_length=1, max_length=MAX_QUERY)] | None = Field(
         None, description="The question, where its trace did not keep it."
     )
