@@ -196,7 +196,8 @@ class Collection:
 class IndexVersion:
     """One physical build of a collection; `id` is the name of the index in the vector store.
 
-    `calibration` numbers the encoding of its lexical vectors: analyser and average length change with it only.
+    `calibration` numbers the encoding of its lexical vectors: analyser and average length change with it only. Once
+    a question was asked the index is `settled`: its average length stays, so that no score moves.
     """
 
     id: str
@@ -207,6 +208,7 @@ class IndexVersion:
     analyser: str
     average_length: float
     calibration: int
+    settled: bool
     created_at: datetime
 
 

@@ -14,6 +14,7 @@ from rag_service.errors import Conflict, NotFound
 from rag_service.types import Collection, EmbedderIdentity, IndexVersion, new_id, utc_now
 
 DEFAULT = "default"
+_NEVER = 0
 
 # Asked by every query: made once.
 _NAMED = select(collections).where(
@@ -117,8 +118,8 @@ def index_version(connection: Connection, index: str) -> IndexVersion:
 def note_written(connection: Connection, index: IndexVersion, chunk_count: int) -> tuple[int, int] | None:
     """Count chunks written under the calibration that `index` has; None when it has another one by now.
 
-    Returns how many have ever been written, and at how many the average length is to be measured anew. Holds the row
-    until the transaction ends: a change of calibration waits for what is written under the former one.
+    Returns how many have ever been written, and at how many the average length is to be measured (0: never). Holds
+    the row until the transaction ends: a change of calibration waits for what is written under the former one.
     """
     row = connection.execute(
         update(index_versions)
@@ -131,6 +132,11 @@ def note_written(connection: Connection, index: IndexVersion, chunk_count: int) 
 
 def calibrate_at(connection: Connection, index: str, chunks_written: int) -> None:
     connection.execute(update(index_versions).where(index_versions.c.id == index).values(calibrate_at=chunks_written))
+
+
+def settle(connection: Connection, index: IndexVersion) -> None:
+    """From here on the average length stays as it is."""
+    calibrate_at(connection, index.id, _NEVER)
 
 
 def recalibrate(connection: Connection, index: IndexVersion, *, analyser: str, average_length: float) -> None:
@@ -197,5 +203,6 @@ def _index(row: Row[Any]) -> IndexVersion:
         analyser=row.analyser,
         average_length=row.average_length,
         calibration=row.calibration,
+        settled=row.calibrate_at == _NEVER,
         created_at=row.created_at,
     )

@@ -4,7 +4,10 @@ BM25 compares each chunk's length with the average, and the vectors hold the out
 they are encoded again, from the texts in SQL: first the new average is committed, so that whatever is indexed from
 then on is encoded with it (an indexer that began before finds out when it commits, and encodes again), then document
 after document is brought up to it. Each notes the calibration it was encoded with, so a repeated job goes on where
-the last one died. Questions are answered meanwhile; only weights are a little off.
+the last one died.
+
+The first question settles the average: from then on documents that its asker may not read could be seen in her
+scores, had they moved it.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ class Calibration:
         if counted is None:
             return False
         written, due = counted
-        if written >= due:
+        if due and written >= due:
             collections.calibrate_at(transaction.connection, index.id, int(written * _GROWTH) + 1)
             self._queue(transaction, index)
         return True
@@ -95,7 +98,9 @@ class Calibration:
         """Whether the average has moved, and is another one from here on."""
         with self.database.transaction() as transaction:
             average = documents.average_length(transaction.connection, index)
-            if average is None or abs(average - index.average_length) <= _TOLERANCE * index.average_length:
+            if average is None or collections.index_version(transaction.connection, index.id).settled:
+                return False
+            if abs(average - index.average_length) <= _TOLERANCE * index.average_length:
                 return False
             collections.recalibrate(
                 transaction.connection, index, analyser=index.analyser, average_length=round(average, 1)

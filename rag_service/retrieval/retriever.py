@@ -171,7 +171,15 @@ class Retriever:
 
     def _indexes(self, team: str, drawn: Plan) -> tuple[tuple[Collection, IndexVersion], ...]:
         with self._database.read() as connection:
-            return tuple(collections.active_indexes(connection, team, drawn.collections))
+            asked = tuple(collections.active_indexes(connection, team, drawn.collections))
+        for _, index in asked:
+            if not index.settled:
+                self._settle(index)
+        return asked
+
+    def _settle(self, index: IndexVersion) -> None:
+        with self._database.transaction() as transaction:
+            collections.settle(transaction.connection, index)
 
     def _encode(self, request: RetrievalRequest, course: Course) -> list[Encoded]:
         dense = self._dense(request, course) if "dense" in course.plan.legs else None

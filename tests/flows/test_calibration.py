@@ -136,26 +136,40 @@ def run_all(service: Service, kind: JobKind) -> None:
             service.runtime.runner.run(job_id)
 
 
-def test_calibration_changes_nobodys_answer_set(service: Service) -> None:
+def test_calibration_leaves_everybody_with_what_they_may_read(service: Service) -> None:
     team = service.new_team()
     fill(team, 10, acl={"users": ["ann"]})
     for place in range(ENOUGH):
         team.put(f"The whale of bob, number {place}.", external_id=f"b{place}", acl={"users": ["bob"]})
-    run_all(service, JobKind.INDEX)
-    readers = {name: team.client("query", user=name) for name in ("ann", "bob", "eve")}
-
-    def answers() -> dict[str, set[str]]:
-        return {
-            name: {hit["external_id"] for hit in team.retrieve("whale", client, mode="lexical", top_k=100)}
-            for name, client in readers.items()
-        }
-
-    before = answers()
-    assert active(service, team).calibration == 0
     service.work()
     assert active(service, team).calibration == 1
-    assert answers() == before
-    assert [len(before[name]) for name in ("ann", "bob", "eve")] == [3, ENOUGH, 0]
+    found = {
+        name: len(team.retrieve("whale", team.client("query", user=name), mode="lexical", top_k=100))
+        for name in ("ann", "bob", "eve")
+    }
+    assert found == {"ann": 3, "bob": ENOUGH, "eve": 0}
+
+
+@pytest.mark.parametrize("moment", ["before it is due", "while it waits"])
+def test_the_first_question_settles_the_average_so_that_no_score_moves(service: Service, moment: str) -> None:
+    team = service.new_team()
+    fill(team, 10, acl={"users": ["ann"]})
+    service.work()
+    ann = team.client("query", user="ann")
+
+    def scores() -> list[Any]:
+        return [(hit["external_id"], hit["scores"]) for hit in team.retrieve("whale", ann, top_k=20)]
+
+    before = scores() if moment == "before it is due" else []
+    for place in range(ENOUGH):
+        team.put(f"The whale of bob, number {place}.", external_id=f"b{place}", acl={"users": ["bob"]})
+    run_all(service, JobKind.INDEX)
+    before = before or scores()
+    service.work()
+    assert scores() == before
+    assert active(service, team).settled
+    assert active(service, team).calibration == 0
+    assert out_of_tune(service, team) == []
 
 
 def test_a_killed_calibration_goes_on_where_it_died(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
