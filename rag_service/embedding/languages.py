@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Literal, TypeAlias, get_args
 
@@ -58,19 +59,12 @@ def analyser_of(language: str) -> str:
 
 def without_accents(text: str) -> str:
     """Letters without the marks above and below them, in their plain form; й stays, it is a letter of its own."""
-    apart = unicodedata.normalize("NFKD", text)
-    if not apart.isascii():
-        apart = apart.translate(_MARKS).replace("и\u0306", "\u0439").replace("И\u0306", "\u0419")
-        apart = apart.replace("\u0306", "")
-    return unicodedata.normalize("NFKC", apart)
+    return unicodedata.normalize("NFKC", _MARKS.sub("", unicodedata.normalize("NFKD", text)))
 
 
-# Latin, Greek and Cyrillic accents (the breve is handled apart), Hebrew points, Arabic vowel signs and tatweel.
-_MARKS = dict.fromkeys(
-    mark
-    for first, last in ((0x300, 0x36F), (0x591, 0x5C7), (0x610, 0x61A), (0x64B, 0x65F), (0x670, 0x670), (0x640, 0x640))
-    for mark in range(first, last + 1)
-    if mark != 0x306
+# Latin, Greek and Cyrillic accents (of the breves, not that of й), Hebrew points, Arabic vowel signs and tatweel.
+_MARKS = re.compile(
+    "[\u0300-\u0305\u0307-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0640]|(?<![\u0438\u0418])\u0306"
 )
 
 # The commonest grammatical words, by which a text's language is told and which are not worth indexing in it. English
