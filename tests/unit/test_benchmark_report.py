@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.report import Outcome, Part, free_name, parts, run, written
@@ -45,6 +47,26 @@ def test_a_part_that_fails_is_reported_beside_what_it_measured(tmp_path: Path) -
 def test_a_part_that_leaves_no_file_has_no_rows(tmp_path: Path) -> None:
     outcome = run(Part("broken", [sys.executable, "-c", "raise SystemExit('no data')"]), tmp_path / "rows.json")
     assert (outcome.rows, outcome.failed) == ([], "no data")
+
+
+def test_a_part_that_hangs_is_ended_with_all_it_started_and_keeps_what_it_printed(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    program = (
+        "import pathlib, subprocess, sys, time\n"
+        "print('| a row |', flush=True)\n"
+        "started = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"pathlib.Path({str(child)!r}).write_text(str(started.pid))\n"
+        "time.sleep(600)\n"
+    )
+    outcome = run(Part("hangs", [sys.executable, "-c", program]), tmp_path / "rows.json", time.monotonic() + 3)
+    assert outcome.printed == "| a row |\n"
+    assert (outcome.failed or "").startswith("not ready")
+    assert not psutil.pid_exists(int(child.read_text())) or psutil.Process(int(child.read_text())).status() == "zombie"
+
+
+def test_a_part_for_which_no_time_is_left_is_named_all_the_same(tmp_path: Path) -> None:
+    outcome = run(part(0), tmp_path / "rows.json", time.monotonic() - 1)
+    assert "not run" in written([outcome], [])
 
 
 def test_rounds_become_median_and_extremes() -> None:
