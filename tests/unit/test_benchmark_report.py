@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks import report
 from benchmarks.report import Outcome, Part, free_name, parts, run, written
 
 PROGRAM = """
@@ -104,3 +105,14 @@ def test_plots_are_drawn_beside_the_report(tmp_path: Path) -> None:
 def test_rows_are_plain_json(tmp_path: Path) -> None:
     run(part(0), tmp_path / "rows.json")
     assert json.loads((tmp_path / "rows.json").read_text()) == [{"round": 1, "docs_s": 2.0}]
+
+
+def test_a_report_is_written_also_when_a_part_failed_and_then_the_command_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "parts", lambda data, cache: [part(0), part(3)])
+    monkeypatch.setattr(sys, "argv", ["report", "--data", str(tmp_path), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match="made up"):
+        report.main()
+    [written_file] = (tmp_path / "out").glob("*.md")
+    assert written_file.read_text().split("\n").count("| a table |") == 2
