@@ -1,4 +1,4 @@
-"""Chooses every variant and wires the use-cases: the only module that knows what is embedded and what is not."""
+"""Chooses every variant and wires the use-cases: the only room that knows what is embedded and what is not."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
-import connectors
 from connectors.base import Connector
-from connectors.errors import FatalSourceError
 from rag_service.blobs import BlobStore, LocalBlobs
 from rag_service.chunking.structure import StructureChunker
 from rag_service.db import Database, collections, jobs, sources
-from rag_service.embedding.base import Embedder, LexicalEncoder
-from rag_service.embedding.lexical import Bm25Encoder, checked_language
+from rag_service.embedding.base import Embedder
 from rag_service.errors import ConfigError, RagError
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.catalogue import Catalogue
@@ -32,12 +28,19 @@ from rag_service.ingest.runner import Leases, Runner
 from rag_service.ingest.sync import Syncer
 from rag_service.parsing.sandbox import ParserSandbox
 from rag_service.queue import Broker, make_broker, send
-from rag_service.reranking.base import NullReranker, Reranker
 from rag_service.retrieval.retriever import Retriever
 from rag_service.retrieval.traces import Traces
 from rag_service.retrieval.why_not import WhyNot
+from rag_service.runtime.variants import (
+    lexical_of,
+    make_connector,
+    make_embedder,
+    make_reranker,
+    make_vectors,
+    refuse_impossible,
+)
 from rag_service.settings import Settings
-from rag_service.types import IndexVersion, JobKind
+from rag_service.types import JobKind
 from rag_service.vectors.base import VectorStore
 
 # Terms of an average chunk that survive the stop list: about six in ten of its tokens in English prose.
@@ -166,11 +169,11 @@ class Runtime:
 
 def build(settings: Settings) -> Runtime:
     """Wire the service. Opens nothing yet and loads no model. Raises ConfigError for a mix that cannot work."""
-    _refuse_impossible(settings)
+    refuse_impossible(settings)
     database = Database(settings.sql_url)
     blobs = LocalBlobs(settings.data_dir / "blobs")
-    vectors = _vectors(settings)
-    embedder = _embedder(settings)
+    vectors = make_vectors(settings)
+    embedder = make_embedder(settings)
     broker = make_broker(settings.redis_url)
     sandbox = ParserSandbox(
         settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes, scratch=_scratch(settings)
@@ -181,14 +184,14 @@ def build(settings: Settings) -> Runtime:
         send(broker, kind.value, job_id)
 
     def connect(source_type: str, config: Mapping[str, Any]) -> Connector:
-        return _connect(settings.source_root, source_type, config)
+        return make_connector(settings.source_root, source_type, config)
 
     intake = Intake(database, blobs, ring)
     removal = Removal(database, blobs, vectors, ring)
     syncer = Syncer(database, intake, removal, connect, ring)
     progress = ProgressBoard(database)
-    calibration = Calibration(database, vectors, chunker, _lexical, ring)
-    indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, _lexical, progress, calibration)
+    calibration = Calibration(database, vectors, chunker, lexical_of, ring)
+    indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, lexical_of, progress, calibration)
     retriever = _retriever(settings, database, vectors, embedder, blobs)
     leases = Leases(database, settings.lease_s)
     return Runtime(
@@ -233,55 +236,6 @@ def _scratch(settings: Settings) -> Path:
     return settings.data_dir.absolute() / "scratch"
 
 
-def _refuse_impossible(settings: Settings) -> None:
-    if settings.redis_url and not settings.qdrant_url:
-        raise ConfigError(
-            "RAG_REDIS_URL means several processes, and the embedded vector store allows one. "
-            "Set RAG_QDRANT_URL too, or unset RAG_REDIS_URL."
-        )
-    if settings.embedder == "http" and not settings.embedding_url:
-        raise ConfigError("RAG_EMBEDDER=http needs RAG_EMBEDDING_URL, the base URL of an embeddings API.")
-    if settings.reranker == "http" and not settings.reranker_url:
-        raise ConfigError("RAG_RERANKER=http needs RAG_RERANKER_URL, the address that reranking requests go to.")
-
-
-def _vectors(settings: Settings) -> VectorStore:
-    if settings.qdrant_url:
-        from rag_service.vectors.server import ServerVectorStore, connect_to
-
-        key = settings.qdrant_api_key
-        return ServerVectorStore(connect_to(settings.qdrant_url, key.get_secret_value() if key else None))
-    from rag_service.vectors.edge import EdgeVectorStore
-
-    return EdgeVectorStore(settings.data_dir / "vectors")
-
-
-def _embedder(settings: Settings) -> Embedder:
-    if settings.embedder == "hashing":
-        from rag_service.embedding.hashing import HashingEmbedder
-
-        return HashingEmbedder()
-    if settings.embedder == "http":
-        from rag_service.embedding.http import HttpEmbedder
-
-        key = settings.embedding_api_key
-        return HttpEmbedder(
-            settings.embedding_url or "",
-            settings.embedding_model,
-            key.get_secret_value() if key else None,
-            settings.embedding_dimensions,
-            settings.embedding_window,
-        )
-    from rag_service.embedding.local import LocalEmbedder
-
-    return LocalEmbedder(
-        settings.embedding_model,
-        settings.embedding_dtype,
-        settings.embedding_runtime,
-        cache=(settings.models_dir or settings.data_dir / "models").absolute(),
-    )
-
-
 def _retriever(
     settings: Settings, database: Database, vectors: VectorStore, embedder: Embedder, blobs: BlobStore
 ) -> Retriever:
@@ -289,55 +243,12 @@ def _retriever(
         database,
         vectors=vectors,
         embedder=embedder,
-        lexical=_lexical,
-        reranker=_reranker(settings),
+        lexical=lexical_of,
+        reranker=make_reranker(settings),
         candidates=settings.candidates,
         read_text=blobs.get,
         rerank_depth=settings.reranker_depth,
     )
-
-
-def _reranker(settings: Settings) -> Reranker:
-    if settings.reranker == "cross-encoder":
-        from rag_service.reranking.cross_encoder import CrossEncoderReranker
-
-        return CrossEncoderReranker(settings.reranker_model, settings.reranker_timeout_s)
-    if settings.reranker == "http":
-        from rag_service.reranking.http import HttpReranker
-
-        key = settings.reranker_api_key
-        return HttpReranker(
-            settings.reranker_url or "",
-            settings.reranker_model,
-            key.get_secret_value() if key else None,
-            timeout_s=settings.reranker_timeout_s,
-        )
-    return NullReranker()
-
-
-def _lexical(index: IndexVersion) -> LexicalEncoder:
-    return _encoder(index.average_length, index.analyser)
-
-
-@lru_cache(maxsize=256)
-def _encoder(average_length: float, analyser: str) -> Bm25Encoder:
-    return Bm25Encoder(average_length, checked_language(analyser))
-
-
-def _connect(source_root: Path | None, source_type: str, config: Mapping[str, Any]) -> Connector:
-    if source_root is not None and source_type == "files" and not _lies_in(source_root, str(config.get("root", ""))):
-        raise FatalSourceError(
-            f"The folder must lie in {source_root}. Move it there or change RAG_SOURCE_ROOT.",
-            code="outside_source_root",
-        )
-    return connectors.create(source_type, config)
-
-
-def _lies_in(source_root: Path, folder: str) -> bool:
-    try:
-        return Path(folder).resolve().is_relative_to(source_root.resolve())
-    except (OSError, RuntimeError, ValueError):  # a loop of symlinks, a name that no file can have
-        return False
 
 
 def _lock(data_dir: Path) -> IO[str]:

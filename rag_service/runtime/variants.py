@@ -1,0 +1,111 @@
+"""The variants: which store, embedder, reranker, analyser and connector the settings ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import connectors
+from connectors.base import Connector
+from connectors.errors import FatalSourceError
+from rag_service.embedding.base import Embedder, LexicalEncoder
+from rag_service.embedding.lexical import Bm25Encoder, checked_language
+from rag_service.errors import ConfigError
+from rag_service.reranking.base import NullReranker, Reranker
+from rag_service.settings import Settings
+from rag_service.types import IndexVersion
+from rag_service.vectors.base import VectorStore
+
+
+def refuse_impossible(settings: Settings) -> None:
+    if settings.redis_url and not settings.qdrant_url:
+        raise ConfigError(
+            "RAG_REDIS_URL means several processes, and the embedded vector store allows one. "
+            "Set RAG_QDRANT_URL too, or unset RAG_REDIS_URL."
+        )
+    if settings.embedder == "http" and not settings.embedding_url:
+        raise ConfigError("RAG_EMBEDDER=http needs RAG_EMBEDDING_URL, the base URL of an embeddings API.")
+    if settings.reranker == "http" and not settings.reranker_url:
+        raise ConfigError("RAG_RERANKER=http needs RAG_RERANKER_URL, the address that reranking requests go to.")
+
+
+def make_vectors(settings: Settings) -> VectorStore:
+    if settings.qdrant_url:
+        from rag_service.vectors.server import ServerVectorStore, connect_to
+
+        key = settings.qdrant_api_key
+        return ServerVectorStore(connect_to(settings.qdrant_url, key.get_secret_value() if key else None))
+    from rag_service.vectors.edge import EdgeVectorStore
+
+    return EdgeVectorStore(settings.data_dir / "vectors")
+
+
+def make_embedder(settings: Settings) -> Embedder:
+    if settings.embedder == "hashing":
+        from rag_service.embedding.hashing import HashingEmbedder
+
+        return HashingEmbedder()
+    if settings.embedder == "http":
+        from rag_service.embedding.http import HttpEmbedder
+
+        key = settings.embedding_api_key
+        return HttpEmbedder(
+            settings.embedding_url or "",
+            settings.embedding_model,
+            key.get_secret_value() if key else None,
+            settings.embedding_dimensions,
+            settings.embedding_window,
+        )
+    from rag_service.embedding.local import LocalEmbedder
+
+    return LocalEmbedder(
+        settings.embedding_model,
+        settings.embedding_dtype,
+        settings.embedding_runtime,
+        cache=(settings.models_dir or settings.data_dir / "models").absolute(),
+    )
+
+
+def make_reranker(settings: Settings) -> Reranker:
+    if settings.reranker == "cross-encoder":
+        from rag_service.reranking.cross_encoder import CrossEncoderReranker
+
+        return CrossEncoderReranker(settings.reranker_model, settings.reranker_timeout_s)
+    if settings.reranker == "http":
+        from rag_service.reranking.http import HttpReranker
+
+        key = settings.reranker_api_key
+        return HttpReranker(
+            settings.reranker_url or "",
+            settings.reranker_model,
+            key.get_secret_value() if key else None,
+            timeout_s=settings.reranker_timeout_s,
+        )
+    return NullReranker()
+
+
+def lexical_of(index: IndexVersion) -> LexicalEncoder:
+    return _encoder(index.average_length, index.analyser)
+
+
+@lru_cache(maxsize=256)
+def _encoder(average_length: float, analyser: str) -> Bm25Encoder:
+    return Bm25Encoder(average_length, checked_language(analyser))
+
+
+def make_connector(source_root: Path | None, source_type: str, config: Mapping[str, Any]) -> Connector:
+    if source_root is not None and source_type == "files" and not _lies_in(source_root, str(config.get("root", ""))):
+        raise FatalSourceError(
+            f"The folder must lie in {source_root}. Move it there or change RAG_SOURCE_ROOT.",
+            code="outside_source_root",
+        )
+    return connectors.create(source_type, config)
+
+
+def _lies_in(source_root: Path, folder: str) -> bool:
+    try:
+        return Path(folder).resolve().is_relative_to(source_root.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of symlinks, a name that no file can have
+        return False
