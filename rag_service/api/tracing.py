@@ -53,13 +53,13 @@ def _trace(
 
 def hit_of(hit: Hit) -> dict[str, Any]:
     """A hit without its text."""
-    drawn = hit.candidate
+    drawn, chunk = hit.candidate, hit.chunk.chunk
     return {
         "rank": hit.rank,
         "score": hit.score,
         "chunk_id": drawn.chunk_id,
-        "document_id": drawn.document_id,
-        "version": drawn.version,
+        "document_id": chunk.document_id,
+        "version": chunk.version,
         "fused": hit.fused,
         "dense": drawn.dense,
         "dense_rank": drawn.dense_rank,

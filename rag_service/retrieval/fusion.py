@@ -5,7 +5,6 @@ Equal scores are ordered by chunk id, everywhere.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -53,23 +52,6 @@ def fuse(candidates: Sequence[Candidate], spec: FusionSpec | None) -> list[Fused
     return sorted(fused, key=lambda one: (-one.score, one.candidate.chunk_id))
 
 
-def capped(ranking: Sequence[Fused], per_document: int | None) -> list[Fused]:
-    """At most `per_document` chunks of each document version, the best ones, in order.
-
-    Counted per version: only one version of a document is readable at a time, and which one is known later.
-    """
-    if per_document is None:
-        return list(ranking)
-    seen: Counter[tuple[str, int]] = Counter()
-    kept = []
-    for one in ranking:
-        key = (one.candidate.document_id, one.candidate.version)
-        seen[key] += 1
-        if seen[key] <= per_document:
-            kept.append(one)
-    return kept
-
-
 def _places(scores: list[tuple[float, str]]) -> dict[str, int]:
     ordered = sorted(scores, key=lambda pair: (-pair[0], pair[1]))
     return {chunk_id: place for place, (_, chunk_id) in enumerate(ordered, start=1)}
@@ -79,8 +61,6 @@ def _placed(candidate: Candidate, dense: int | None, lexical: int | None) -> Can
     # Spelled out: `dataclasses.replace` costs seven times as much, and this runs for every candidate.
     return Candidate(
         chunk_id=candidate.chunk_id,
-        document_id=candidate.document_id,
-        version=candidate.version,
         dense=candidate.dense,
         dense_rank=dense,
         lexical=candidate.lexical,

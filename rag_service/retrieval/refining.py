@@ -5,6 +5,7 @@ Everything here sees only what the asker may read, and only reorders it or leave
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -31,6 +32,19 @@ class Ranked:
     @property
     def text(self) -> str:
         return self.found[1].chunk.content.text
+
+
+def capped(found: Sequence[Found], per_document: int | None) -> list[Found]:
+    """At most `per_document` passages of each document, the best ones, in order."""
+    if per_document is None:
+        return list(found)
+    seen: Counter[str] = Counter()
+    kept = []
+    for one in found:
+        seen[one[1].chunk.document_id] += 1
+        if seen[one[1].chunk.document_id] <= per_document:
+            kept.append(one)
+    return kept
 
 
 def as_fused(found: Sequence[Found]) -> list[Ranked]:

@@ -17,11 +17,11 @@ from rag_service.retrieval.course import Course, Encoded, milliseconds_since
 from rag_service.retrieval.expansion import Context, Expander
 from rag_service.retrieval.explain import Explainer
 from rag_service.retrieval.feedback import fed_back
-from rag_service.retrieval.fusion import Fused, capped, fuse, merge
+from rag_service.retrieval.fusion import Fused, fuse, merge
 from rag_service.retrieval.highlight import Span, highlights
 from rag_service.retrieval.options import Feedback
 from rag_service.retrieval.plan import FusionSpec, Plan, RetrievalRequest, plan
-from rag_service.retrieval.refining import Found, Ranked, as_fused, refined, reranked
+from rag_service.retrieval.refining import Found, Ranked, as_fused, capped, refined, reranked
 from rag_service.retrieval.syntax import Question, read
 from rag_service.retrieval.weighting import Voice, weighed
 from rag_service.types import Collection, ConfirmedChunk, IndexVersion, Vector, new_id, utc_now
@@ -255,18 +255,16 @@ class Retriever:
         A wider window is confirmed as a whole: the answer comes from one statement, so that no commit between two
         can mix two versions of a document.
         """
-        most = request.max_chunks_per_document
-        # A passage that the question does not admit takes no place of its document's: that is only known afterwards.
-        ranking = passing if question.demands else capped(passing, most)
-        while ranking:
-            best = ranking[:window]
+        while passing:
+            best = passing[:window]
             with self._database.read() as connection:
                 readable = chunks.confirm(connection, [one.candidate.chunk_id for one in best], scope)
             found = [(one, readable[one.candidate.chunk_id]) for one in best if one.candidate.chunk_id in readable]
             if question.demands:
-                kept = capped([one for one, chunk in found if question.admits(chunk)], most)
-                found = [(one, readable[one.candidate.chunk_id]) for one in kept]
-            if len(found) >= request.top_k or window >= len(ranking):
+                found = [(one, chunk) for one, chunk in found if question.admits(chunk)]
+            # Last: a passage that is not readable or not admitted takes no place of its document's.
+            found = capped(found, request.max_chunks_per_document)
+            if len(found) >= request.top_k or window >= len(passing):
                 return found
             window *= 4
         return []

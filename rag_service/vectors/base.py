@@ -63,8 +63,6 @@ class Candidate:
     """
 
     chunk_id: str
-    document_id: str
-    version: int
     dense: float | None = None
     dense_rank: int | None = None
     lexical: float | None = None

@@ -6,8 +6,8 @@ The stores differ in how they run a query; what is asked, and what is made of th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple, TypeAlias
 
 from rag_service.access import AccessScope
 from rag_service.errors import InvalidRequest
@@ -27,7 +27,6 @@ class LegQuery:
     limit: int
     where: Every
     corpus: Every
-    with_payload: bool = True
 
 
 class Scored(NamedTuple):
@@ -35,7 +34,6 @@ class Scored(NamedTuple):
 
     chunk_id: str
     score: float
-    payload: Mapping[str, Any]
 
 
 # One list of hits per query, in the order of the queries.
@@ -44,78 +42,67 @@ Run: TypeAlias = Callable[[Sequence[LegQuery]], list[list[Scored]]]
 
 def search(request: SearchRequest, scope: AccessScope, run: Run) -> list[Candidate]:
     """The union of both legs' draws, each candidate scored by both legs; best rank first, ties by chunk id."""
-    queries = _queries(request, scope)
-    drawn = [sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id)) for hits in _run(run, queries)]
-    found = {hit.chunk_id: hit.payload for hits in drawn for hit in hits}
-    filled = _fill(run, queries, drawn, frozenset(found))
-    ranks, scores = _by_leg(queries, drawn, filled)
+    near, matching = _drawn(*_queries(request, scope), run)
+    ids = near.ranks.keys() | matching.ranks.keys()
     if request.dense is not None:
         # Drawn by the lexical leg and gone a moment later: deleted, or no longer readable.
-        found = {chunk_id: payload for chunk_id, payload in found.items() if chunk_id in scores["dense"]}
+        ids &= near.scores.keys()
     candidates = [
         Candidate(
             chunk_id,
-            payload["document_id"],
-            payload["version"],
-            dense=None if request.dense is None else max(-1.0, min(1.0, scores["dense"][chunk_id])),
-            dense_rank=ranks["dense"].get(chunk_id),
-            lexical=None if request.lexical is None else scores["lexical"].get(chunk_id, 0.0),
-            lexical_rank=ranks["lexical"].get(chunk_id),
+            dense=None if request.dense is None else max(-1.0, min(1.0, near.scores[chunk_id])),
+            dense_rank=near.ranks.get(chunk_id),
+            lexical=None if request.lexical is None else matching.scores.get(chunk_id, 0.0),
+            lexical_rank=matching.ranks.get(chunk_id),
         )
-        for chunk_id, payload in found.items()
+        for chunk_id in ids
     ]
     return sorted(candidates, key=_best_rank)
 
 
-def _queries(request: SearchRequest, scope: AccessScope) -> list[LegQuery]:
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a leg says: the ranks of what it drew, the scores of that and of what the other leg drew."""
+
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+def _drawn(dense: LegQuery | None, lexical: LegQuery | None, run: Run) -> tuple[_Answer, _Answer]:
+    near = run([dense])[0] if dense else []
+    # Scored in the call in which the lexical leg draws: a store computes the IDF of a corpus once per call, and that
+    # is most of what a lexical query costs it.
+    matching, *scored = run([lexical, *_among(lexical, near)]) if lexical else [[]]
+    far = run(_among(dense, matching, near)) if dense else []
+    return _answer(near, *far), _answer(matching, *scored)
+
+
+def _among(query: LegQuery, hits: Sequence[Scored], but: Sequence[Scored] = ()) -> list[LegQuery]:
+    """`query` asked for the scores of these chunks; nothing to ask where there are none."""
+    ids = frozenset(hit.chunk_id for hit in hits) - {hit.chunk_id for hit in but}
+    return [replace(query, limit=len(ids), where=within(ids, query.where))] if ids else []
+
+
+def _answer(drawn: Sequence[Scored], *scored: Sequence[Scored]) -> _Answer:
+    ordered = sorted(drawn, key=lambda hit: (-hit.score, hit.chunk_id))
+    return _Answer(
+        ranks={hit.chunk_id: rank for rank, hit in enumerate(ordered, start=1)},
+        scores={hit.chunk_id: hit.score for hits in (drawn, *scored) for hit in hits},
+    )
+
+
+def _queries(request: SearchRequest, scope: AccessScope) -> tuple[LegQuery | None, LegQuery | None]:
     if request.dense is None and request.lexical is None:
         raise InvalidRequest("A search needs a dense or a lexical query.")
     if request.limit < 1:
         raise InvalidRequest("A search must draw at least one candidate.")
-    corpus = readable(scope)
-    where = corpus if request.narrowing is None else mandatory(scope, request.narrowing)
+    where, corpus = mandatory(scope, request.narrowing), readable(scope)
     if request.chunk_ids is not None:
         where = within(request.chunk_ids, where)
-    queries = []
-    if request.dense is not None:
-        queries.append(LegQuery("dense", request.dense, request.limit, where, corpus))
-    if request.lexical is not None and len(request.lexical.indices):
-        queries.append(LegQuery("lexical", request.lexical, request.limit, where, corpus))
-    return queries
-
-
-def _fill(
-    run: Run, queries: Sequence[LegQuery], drawn: Sequence[Sequence[Scored]], found: frozenset[str]
-) -> list[list[Scored]]:
-    missing = [_unscored(query, hits, found) for query, hits in zip(queries, drawn, strict=True)]
-    asked = [
-        replace(query, limit=len(ids), where=within(ids, query.where), with_payload=False)
-        for query, ids in zip(queries, missing, strict=True)
-        if ids
-    ]
-    answers = iter(_run(run, asked))
-    return [next(answers) if ids else [] for ids in missing]
-
-
-def _unscored(query: LegQuery, hits: Sequence[Scored], found: frozenset[str]) -> frozenset[str]:
-    # A lexical leg that drew less than it might has drawn all that share a term with the query: the rest score 0.
-    exhausted = query.leg == "lexical" and len(hits) < query.limit
-    return frozenset() if exhausted else found - {hit.chunk_id for hit in hits}
-
-
-def _run(run: Run, queries: Sequence[LegQuery]) -> list[list[Scored]]:
-    return run(queries) if queries else []
-
-
-def _by_leg(
-    queries: Sequence[LegQuery], drawn: Sequence[Sequence[Scored]], filled: Sequence[Sequence[Scored]]
-) -> tuple[dict[Leg, dict[str, int]], dict[Leg, dict[str, float]]]:
-    ranks: dict[Leg, dict[str, int]] = {"dense": {}, "lexical": {}}
-    scores: dict[Leg, dict[str, float]] = {"dense": {}, "lexical": {}}
-    for query, own, other in zip(queries, drawn, filled, strict=True):
-        ranks[query.leg] = {hit.chunk_id: rank for rank, hit in enumerate(own, start=1)}
-        scores[query.leg] = {hit.chunk_id: hit.score for hit in (*own, *other)}
-    return ranks, scores
+    dense = None if request.dense is None else LegQuery("dense", request.dense, request.limit, where, corpus)
+    if request.lexical is None or not len(request.lexical.indices):
+        return dense, None
+    return dense, LegQuery("lexical", request.lexical, request.limit, where, corpus)
 
 
 def _best_rank(candidate: Candidate) -> tuple[int, str]:

@@ -29,7 +29,6 @@ from rag_service.vectors.base import StoredPoint, VectorPoint
 
 KEYWORD_KEYS = ("team", "allow", "deny", "document_id", "terms")
 STORED_KEYS = ("document_id", "version", "text_hash")
-CANDIDATE_KEYS = ("document_id", "version")
 
 _LONGEST_TERM = 100
 _PLAIN_PATH = re.compile(r"[\w.\-/: ]{1,200}")

@@ -33,7 +33,6 @@ from rag_service.vectors.conditions import (
 from rag_service.vectors.legs import LegQuery, Scored, search
 from rag_service.vectors.names import checked, other_spec
 from rag_service.vectors.payload import (
-    CANDIDATE_KEYS,
     KEYWORD_KEYS,
     STORED_KEYS,
     changes,
@@ -155,7 +154,7 @@ class ServerVectorStore:
 
     def _run(self, name: str, queries: Sequence[LegQuery]) -> list[list[Scored]]:
         answers = self._client.query_batch_points(name, [_query(query) for query in queries])
-        return [[Scored(str(hit.id), hit.score, hit.payload or {}) for hit in answer.points] for answer in answers]
+        return [[Scored(str(hit.id), hit.score) for hit in answer.points] for answer in answers]
 
     def _scroll(self, index: str, where: models.Filter | None, vectors: bool) -> Iterator[StoredPoint]:
         offset: Any = None
@@ -236,7 +235,7 @@ def _query(query: LegQuery) -> models.QueryRequest:
         using=query.leg,
         filter=_filter(query.where),
         params=params,
-        with_payload=list(CANDIDATE_KEYS) if query.with_payload else False,
+        with_payload=False,
     )
 
 

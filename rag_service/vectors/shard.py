@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from rag_service.vectors.conditions import Among, Condition, Either, Every, Matc
 from rag_service.vectors.flushing import GroupCommit, sync_folder
 from rag_service.vectors.legs import LegQuery, Scored
 from rag_service.vectors.payload import (
-    CANDIDATE_KEYS,
     KEYWORD_KEYS,
     STORED_KEYS,
     check_vector,
@@ -109,13 +109,9 @@ class Shard:
                 self._wrote(len(here))
 
     def run(self, queries: Sequence[LegQuery]) -> list[list[Scored]]:
-        # Both legs ask under the same conditions: each is converted once.
-        conditions = {id(condition): condition for query in queries for condition in (query.where, query.corpus)}
-        filters = {key: _filter(condition) for key, condition in conditions.items()}
         with self._reported():
-            asked = [_query(query, filters[id(query.where)], filters[id(query.corpus)]) for query in queries]
-            answers = self._edge.query_batch(qdrant.QueryBatchRequest(asked))
-        return [[Scored(str(hit.id), hit.score, hit.payload or {}) for hit in hits] for hits in answers]
+            answers = self._edge.query_batch(qdrant.QueryBatchRequest([_query(query) for query in queries]))
+        return [[Scored(str(hit.id), hit.score) for hit in hits] for hits in answers]
 
     def stored(self, where: Condition | None, vectors: bool) -> Iterator[StoredPoint]:
         offset: qdrant.PointId | None = None
@@ -197,18 +193,18 @@ def _stored(record: qdrant.Record) -> StoredPoint:
     return stored_point(str(record.id), record.payload or {}, dense)
 
 
-def _query(query: LegQuery, where: qdrant.Filter, corpus: qdrant.Filter) -> qdrant.QueryRequest:
+def _query(query: LegQuery) -> qdrant.QueryRequest:
     if isinstance(query.vector, SparseVector):
         vector: qdrant.NamedVector = _sparse(query.vector)
-        params = qdrant.SearchParams(idf=qdrant.IdfParams(corpus=corpus))
+        params = qdrant.SearchParams(idf=qdrant.IdfParams(corpus=_filter(query.corpus)))
     else:
         vector, params = query.vector.tolist(), qdrant.SearchParams(exact=True)
     return qdrant.QueryRequest(
         limit=query.limit,
         query=qdrant.Query.Nearest(vector, using=query.leg),
-        filter=where,
+        filter=_filter(query.where),
         params=params,
-        with_payload=list(CANDIDATE_KEYS) if query.with_payload else False,
+        with_payload=False,
     )
 
 
@@ -216,6 +212,8 @@ def _sparse(vector: SparseVector) -> qdrant.SparseVector:
     return qdrant.SparseVector(list(map(int, vector.indices)), list(map(float, vector.values)))
 
 
+# The same reader asks again and again, and both legs of a question ask under the same conditions.
+@lru_cache(maxsize=256)
 def _filter(condition: Condition) -> qdrant.Filter:
     must, should, must_not = ([_condition(part) for part in parts] or None for parts in split(condition))
     return qdrant.Filter(must=must, should=should, must_not=must_not)

@@ -18,15 +18,15 @@ from rag_service.errors import Conflict, FatalError, InvalidRequest, NotFound
 from rag_service.types import Compare, SparseVector
 from rag_service.vectors.base import Candidate, IndexSpec, SearchRequest, VectorStore
 from tests.contracts import vector_variants
-from tests.contracts.vector_variants import ANYONE, OPEN, SPEC, Variant, found, point, unit
+from tests.contracts.vector_variants import ANYONE, OPEN, SPEC, Variant, document_of, found, point, unit
 
 pytestmark = vector_variants.QUIET
 variant, store, index = vector_variants.variant, vector_variants.store, vector_variants.index
 
 
 def by_document(candidates: Sequence[Candidate]) -> dict[str, Candidate]:
-    assert len({candidate.document_id for candidate in candidates}) == len(candidates)
-    return {candidate.document_id: candidate for candidate in candidates}
+    assert len({document_of(candidate) for candidate in candidates}) == len(candidates)
+    return {document_of(candidate): candidate for candidate in candidates}
 
 
 class TestIndexes:
@@ -164,7 +164,7 @@ class TestWriting:
             store.set_lexical(index, name, {ids[name]: SparseVector((7, 9), (2.0, 0.5))})
         for term, expected in ((7, ["a"]), (1, ["c"])):
             request = SearchRequest(None, SparseVector((term,), (1.0,)), None, 10)
-            assert [hit.document_id for hit in store.search(index, request, ANYONE)] == expected
+            assert [document_of(hit) for hit in store.search(index, request, ANYONE)] == expected
         assert found(store, index, Compare("n", "eq", 1)) == ["a"]
         assert found(store, index) == ["a", "c"]
         (kept,) = store.stored(index, "a", vectors=True)
@@ -177,7 +177,7 @@ class TestWriting:
         store.set_lexical(index, "gone", {point("gone").chunk_id: made})
         assert found(store, index) == ["a", "b"]
         request = SearchRequest(None, SparseVector((7,), (1.0,)), None, 10)
-        assert [hit.document_id for hit in store.search(index, request, ANYONE)] == ["a"]
+        assert [document_of(hit) for hit in store.search(index, request, ANYONE)] == ["a"]
 
     def test_a_field_that_is_no_value_is_refused(self, store: VectorStore, index: str) -> None:
         with pytest.raises(InvalidRequest, match="colour"):
@@ -255,7 +255,7 @@ class TestLegs:
         for hit in store.search(library, SearchRequest(unit(1, 0, 0, 0), None, None, 10), ANYONE):
             assert (hit.lexical, hit.lexical_rank) == (None, None)
         hits = store.search(library, SearchRequest(None, self.QUERY, None, 10), ANYONE)
-        assert [(hit.document_id, hit.dense, hit.dense_rank) for hit in hits] == [
+        assert [(document_of(hit), hit.dense, hit.dense_rank) for hit in hits] == [
             ("words", None, None),
             ("both", None, None),
         ]

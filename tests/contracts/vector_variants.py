@@ -15,7 +15,7 @@ from qdrant_client import QdrantClient
 
 from rag_service.access import PUBLIC, AccessScope, AccessTokens
 from rag_service.types import Filter, SparseVector
-from rag_service.vectors.base import IndexSpec, SearchRequest, VectorPoint, VectorStore
+from rag_service.vectors.base import Candidate, IndexSpec, SearchRequest, VectorPoint, VectorStore
 from rag_service.vectors.edge import EdgeVectorStore
 from rag_service.vectors.server import ServerVectorStore, connect_to
 
@@ -66,6 +66,10 @@ def index(store: VectorStore) -> Iterator[str]:
     store.drop(name)
 
 
+# Of every point made here: a store answers with chunk ids.
+_documents: dict[str, str] = {}
+
+
 def point(name: str, **changes: Any) -> VectorPoint:
     """A public point of the team `acme`; `name` is its document too, unless said otherwise."""
     made = VectorPoint(
@@ -79,7 +83,13 @@ def point(name: str, **changes: Any) -> VectorPoint:
         access=OPEN,
         fields={},
     )
-    return replace(made, **changes)
+    made = replace(made, **changes)
+    _documents[made.chunk_id] = made.document_id
+    return made
+
+
+def document_of(candidate: Candidate) -> str:
+    return _documents[candidate.chunk_id]
 
 
 def unit(*values: float) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -95,4 +105,4 @@ def found(
 ) -> list[str]:
     """The documents that a dense search returns, by name."""
     request = SearchRequest(unit(1, 0, 0, 0), None, narrowing, 100)
-    return sorted(candidate.document_id for candidate in store.search(index, request, scope))
+    return sorted(document_of(candidate) for candidate in store.search(index, request, scope))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_service.retrieval.fusion import Fused, capped, fuse, merge
+from rag_service.retrieval.fusion import Fused, fuse, merge
 from rag_service.retrieval.plan import FusionSpec
 from rag_service.vectors.base import Candidate
 
@@ -25,10 +25,8 @@ def candidate(
     *,
     dense_rank: int | None = None,
     lexical_rank: int | None = None,
-    document: str | None = None,
-    version: int = 1,
 ) -> Candidate:
-    return Candidate(name, document or name, version, dense, dense_rank, lexical, lexical_rank)
+    return Candidate(name, dense, dense_rank, lexical, lexical_rank)
 
 
 def names(ranking: list[Fused]) -> list[str]:
@@ -187,15 +185,3 @@ def test_several_indexes_share_one_bm25_scale() -> None:
     ranking = fuse(merge([[candidate("a", 0.0, 10.0)], [candidate("b", 0.0, 5.0)]]), WEIGHTED)
     assert names(ranking) == ["a", "b"]
     assert [one.lexical for one in ranking] == pytest.approx([0.3, 0.15])
-
-
-def test_a_cap_keeps_the_best_chunks_of_each_document() -> None:
-    ranking = [Fused(candidate(name, document=name[0]), 0.0) for name in ("a1", "a2", "b1", "a3", "c1", "b2", "b3")]
-    assert names(capped(ranking, 2)) == ["a1", "a2", "b1", "c1", "b2"]
-    assert names(capped(ranking, 1)) == ["a1", "b1", "c1"]
-    assert capped(ranking, None) == ranking
-
-
-def test_a_cap_counts_each_version_of_a_document_for_itself() -> None:
-    ranking = [Fused(candidate(f"v{v}", document="a", version=v), 0.0) for v in (1, 2)]
-    assert names(capped(ranking, 1)) == ["v1", "v2"], "only one of them is readable, and which one is not known here"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,7 +16,7 @@ from rag_service.retrieval.feedback import fed_back
 from rag_service.retrieval.fusion import Fused
 from rag_service.retrieval.options import Expansion, Feedback, Options, Recency
 from rag_service.retrieval.recency import aged, freshness
-from rag_service.retrieval.refining import as_fused, refined, reranked
+from rag_service.retrieval.refining import as_fused, capped, refined, reranked
 from rag_service.types import Chunk, ChunkText, ConfirmedChunk, SparseVector
 from rag_service.vectors.base import Candidate
 
@@ -26,12 +27,28 @@ YEAR = Recency("published", half_life_days=365, weight=0.4)
 def found(name: str, score: float, text: str = "", **metadata: str) -> tuple[Fused, ConfirmedChunk]:
     chunk = Chunk(name, name, 1, 0, ChunkText(text or name, 0, len(text or name)), "hash")
     confirmed = ConfirmedChunk(chunk, name, "default", "", None, "", metadata, None, "", "", "", "", "", NOW)
-    return Fused(Candidate(name, name, 1), score), confirmed
+    return Fused(Candidate(name), score), confirmed
+
+
+def of(passage: tuple[Fused, ConfirmedChunk], document: str) -> tuple[Fused, ConfirmedChunk]:
+    fused, confirmed = passage
+    return fused, replace(confirmed, chunk=replace(confirmed.chunk, document_id=document))
 
 
 def order(*given_: tuple[Fused, ConfirmedChunk], count: int = 10, **options: object) -> list[str]:
     asked = Options(**options)  # type: ignore[arg-type]  # only the names of Options
     return [one.found[1].external_id for one in refined(as_fused(given_), asked, count, NOW)]
+
+
+def test_a_cap_keeps_the_best_passages_of_each_document() -> None:
+    ranking = [of(found(name, 0.0), document=name[0]) for name in ("a1", "a2", "b1", "a3", "c1", "b2", "b3")]
+
+    def names(per_document: int | None) -> list[str]:
+        return [one[1].external_id for one in capped(ranking, per_document)]
+
+    assert names(2) == ["a1", "a2", "b1", "c1", "b2"]
+    assert names(1) == ["a1", "b1", "c1"]
+    assert capped(ranking, None) == ranking
 
 
 # --- age ----------------------------------------------------------------------------------

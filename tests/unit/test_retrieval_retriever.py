@@ -186,7 +186,7 @@ def test_the_best_passage_comes_first_with_everything_a_citation_needs(library: 
     assert [hit.rank for hit in answer.hits] == [1, 2, 3]
     assert (first.chunk.external_id, first.chunk.title, first.chunk.uri) == ("leave", "Leave", "file:///leave")
     assert first.chunk.chunk.content.text == "annual leave is long"
-    assert first.chunk.chunk.document_id == first.candidate.document_id == document_id
+    assert (first.chunk.chunk.document_id, first.chunk.chunk.id) == (document_id, first.candidate.chunk_id)
     assert first.chunk.collection == "default"
     assert first.chunk.index_version == library.collection("acme").id
     assert first.chunk.embedding_model == library.embedder.identity.name

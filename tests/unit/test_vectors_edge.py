@@ -59,7 +59,8 @@ def point(number: int, **fields: Any) -> VectorPoint:
 
 def found(store: EdgeVectorStore, narrowing: Compare | None = None) -> set[str]:
     request = SearchRequest(np.ones(3, dtype=np.float32), None, narrowing, 10_000)
-    return {candidate.document_id for candidate in store.search("docs", request, ANYONE)}
+    numbers = {point(number).chunk_id: str(number) for number in range(1_005)}
+    return {numbers[candidate.chunk_id] for candidate in store.search("docs", request, ANYONE)}
 
 
 class _Busy:

@@ -21,8 +21,6 @@ def drawn(count: int, *, dense_spread: float, lexical_spread: float, level: floa
     return [
         Candidate(
             f"c{n:03}",
-            "d",
-            1,
             level + dense_spread * chance.random(),
             n + 1,
             10 * lexical_spread * chance.random(),
