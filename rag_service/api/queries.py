@@ -7,6 +7,7 @@ does not manage is shown those hits only that may still be read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from rag_service.api.retrieve import RetrieveIn, UsageRecord
 from rag_service.api.schemas import Id, Model, Service
 from rag_service.api.strict import StrictRoute
 from rag_service.api.tracing import hit_of, remember
-from rag_service.db import collections, queries
+from rag_service.db import acls, collections
 from rag_service.db.queries import Trace
 from rag_service.errors import Conflict, InvalidRequest
 from rag_service.retrieval.difference import Difference, Moved, Place, best_of_documents, difference
@@ -171,12 +172,7 @@ def replay_query(service: Service, caller: Asker, query_id: Id, wanted: ReplayIn
         chunks=Changes.of(chunks),
         documents=Changes.of(difference(_best(before), _best(after))),
         hits=[TracedHit.model_validate(hit) for hit in after],
-        usage=UsageRecord(
-            embed_ms=answer.usage.embed_ms,
-            search_ms=answer.usage.search_ms,
-            confirm_ms=answer.usage.confirm_ms,
-            total_ms=answer.usage.total_ms,
-        ),
+        usage=UsageRecord(**asdict(answer.usage)),
         degraded=list(answer.degraded),
     )
 
@@ -192,7 +188,7 @@ def _visible(service: Runtime, caller: Caller, trace: Trace) -> Sequence[Mapping
         return trace.hits
     scope = scope_of(_reader(caller, trace))
     with service.database.read() as connection:
-        readable = queries.still_readable(connection, {hit["document_id"] for hit in trace.hits}, scope)
+        readable = acls.still_readable(connection, {hit["document_id"] for hit in trace.hits}, scope)
     return [hit for hit in trace.hits if hit["document_id"] in readable]
 
 

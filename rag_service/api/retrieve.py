@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Response
@@ -206,16 +207,10 @@ def retrieve(service: Service, caller: Asker, question: RetrieveIn) -> Response:
 
 
 def _answer(answer: Retrieval, *, explain: bool) -> dict[str, Any]:
-    usage = answer.usage
     body: dict[str, Any] = {
         "query_id": answer.query_id,
         "results": [_result(hit) for hit in answer.hits],
-        "usage": {
-            "embed_ms": usage.embed_ms,
-            "search_ms": usage.search_ms,
-            "confirm_ms": usage.confirm_ms,
-            "total_ms": usage.total_ms,
-        },
+        "usage": asdict(answer.usage),
         "degraded": list(answer.degraded),
     }
     return {**body, "plan": answer.plan} if explain else body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -29,7 +30,6 @@ def remember(
 def _trace(
     question: Model, answer: Retrieval, *, at: datetime, caller: Caller, query: str | None, as_user: AsUser | None
 ) -> Trace:
-    usage = answer.usage
     return Trace(
         id=answer.query_id,
         team_id=caller.team,
@@ -40,12 +40,7 @@ def _trace(
         request=question.model_dump(mode="json", exclude={"query", "as_user"}),
         plan=answer.plan if query is not None else {**answer.plan, **_WORDLESS},
         hits=[hit_of(hit) for hit in answer.hits],
-        usage={
-            "embed_ms": usage.embed_ms,
-            "search_ms": usage.search_ms,
-            "confirm_ms": usage.confirm_ms,
-            "total_ms": usage.total_ms,
-        },
+        usage=asdict(answer.usage),
         degraded=list(answer.degraded),
         at=at,
     )

@@ -25,6 +25,22 @@ DenyGroups = Annotated[
     list[str] | None,
     typer.Option("--deny-group", metavar="GROUP", help="A group that may not read it, whatever else says so."),
 ]
+TopK = Annotated[int, typer.Option("--top-k", "-k", metavar="N", min=1, max=100, help="Number of results.")]
+Mode = Annotated[str | None, typer.Option("--mode", metavar="MODE", help="hybrid (default), dense or lexical.")]
+AsUser = Annotated[
+    str | None,
+    typer.Option("--as-user", metavar="USER", help="Ask for this user; needs a key with the scope impersonate."),
+]
+AsGroups = Annotated[
+    list[str] | None,
+    typer.Option("--as-group", metavar="GROUP", help="... as a member of this group; repeat for more."),
+]
+Narrowing = Annotated[
+    str | None, typer.Option("--filter", metavar="JSON", help="Only documents like this, in Mongo's words.")
+]
+Collections = Annotated[
+    list[str] | None, typer.Option("--collection", metavar="NAME", help="Only this collection; repeat for more.")
+]
 Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="Show at most this many.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once instead of waiting for the end.")]
 

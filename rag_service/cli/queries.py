@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rag_service.cli.failure import MISUSED, CommandFailed
+from rag_service.cli.options import AsGroups, AsUser, Collections, Mode, Narrowing, TopK
 from rag_service.cli.output import Output, moment, printable
 from rag_service.cli.search import question
 from rag_service.cli.session import Session, connected
@@ -26,23 +27,12 @@ def why_not(
     external_id: Annotated[
         str | None, typer.Option("--external-id", metavar="TEXT", help="Its external id, instead of --document.")
     ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", metavar="N", min=1, max=100, help="Number of results.")] = 10,
-    mode: Annotated[
-        str | None, typer.Option("--mode", metavar="MODE", help="hybrid (default), dense or lexical.")
-    ] = None,
-    as_user: Annotated[
-        str | None, typer.Option("--as-user", metavar="USER", help="Whom the answer was for; needs impersonate.")
-    ] = None,
-    as_groups: Annotated[
-        list[str] | None,
-        typer.Option("--as-group", metavar="GROUP", help="... as a member of this group; repeat for more."),
-    ] = None,
-    narrowing: Annotated[
-        str | None, typer.Option("--filter", metavar="JSON", help="The filter that was given, in Mongo's words.")
-    ] = None,
-    collections: Annotated[
-        list[str] | None, typer.Option("--collection", metavar="NAME", help="Only this collection; repeat for more.")
-    ] = None,
+    top_k: TopK = 10,
+    mode: Mode = None,
+    as_user: AsUser = None,
+    as_groups: AsGroups = None,
+    narrowing: Narrowing = None,
+    collections: Collections = None,
 ) -> None:
     """Say why a document is, or is not, among the answers to a question."""
     if (document is None) == (external_id is None):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rag_service.cli.options import json_object
+from rag_service.cli.options import AsGroups, AsUser, Collections, Mode, Narrowing, TopK, json_object
 from rag_service.cli.output import Output, printable
 from rag_service.cli.session import Session, connected
 
@@ -23,24 +23,12 @@ def search(
     session: Session,
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What you want to know.")],
     *,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", metavar="N", min=1, max=100, help="Number of results.")] = 10,
-    mode: Annotated[
-        str | None, typer.Option("--mode", metavar="MODE", help="hybrid (default), dense or lexical.")
-    ] = None,
-    as_user: Annotated[
-        str | None,
-        typer.Option("--as-user", metavar="USER", help="See what this user may read; needs the scope impersonate."),
-    ] = None,
-    as_groups: Annotated[
-        list[str] | None,
-        typer.Option("--as-group", metavar="GROUP", help="... as a member of this group; repeat for more."),
-    ] = None,
-    narrowing: Annotated[
-        str | None, typer.Option("--filter", metavar="JSON", help="Only documents like this, in Mongo's words.")
-    ] = None,
-    collections: Annotated[
-        list[str] | None, typer.Option("--collection", metavar="NAME", help="Only this collection; repeat for more.")
-    ] = None,
+    top_k: TopK = 10,
+    mode: Mode = None,
+    as_user: AsUser = None,
+    as_groups: AsGroups = None,
+    narrowing: Narrowing = None,
+    collections: Collections = None,
 ) -> None:
     """Ask a question. Results come with their sources, and only those that the asker may read."""
     request = question(query, top_k, mode=mode, user=as_user, groups=as_groups, narrowing=narrowing, among=collections)

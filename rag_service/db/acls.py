@@ -82,6 +82,12 @@ def admitting(connection: Connection, document_ids: Collection[str], scope: Acce
     return _held(connection, document_ids, scope, deny=False)
 
 
+def still_readable(connection: Connection, document_ids: Collection[str], scope: AccessScope) -> frozenset[str]:
+    """Of these documents, those that `scope` may read now."""
+    query = select(documents.c.id).where(documents.c.id.in_(sorted(document_ids)), readable_few())
+    return frozenset(connection.execute(query, scope_parameters(scope)).scalars())
+
+
 def barring(connection: Connection, document_ids: Collection[str], scope: AccessScope) -> dict[str, list[str]]:
     """By document: the tokens on its deny list that `scope` itself holds."""
     return _held(connection, document_ids, scope, deny=True)

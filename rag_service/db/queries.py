@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, or_, select
 
-from rag_service.access import AccessScope
-from rag_service.db.acls import readable_few, scope_parameters
-from rag_service.db.tables import documents, queries
+from rag_service.db.tables import queries
 from rag_service.errors import NotFound
 
 
@@ -52,12 +50,6 @@ def get(connection: Connection, team_id: str, query_id: str, *, asked_by: str | 
     if row is None:
         raise NotFound("There is no trace of such a query. Traces are kept for a while, or in part, or not at all.")
     return Trace(**row._mapping)
-
-
-def still_readable(connection: Connection, document_ids: Collection[str], scope: AccessScope) -> frozenset[str]:
-    """Of these documents, those that `scope` may read now."""
-    query = select(documents.c.id).where(documents.c.id.in_(sorted(document_ids)), readable_few())
-    return frozenset(connection.execute(query, scope_parameters(scope)).scalars())
 
 
 def beyond(connection: Connection, limit: int) -> str | None:

@@ -26,6 +26,7 @@ from rag_service.types import EmbedderIdentity
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BYTE_BLANK = "\u0120"  # how byte-level vocabularies write a blank
 _USUAL_QUERY = 64  # tokens
+_STEP = 8  # tokens between two shapes that a compiled network makes code for
 _CPU_FLAGS = Path("/proc/cpuinfo")
 # Tokens of one slice, padding included: what a query may have to wait for. The graph loses a tenth of its rate with
 # slices of four long texts; torch, whose step costs 10 ms whatever it holds, needs more in one.
@@ -101,8 +102,9 @@ class LocalEmbedder:
         return np.stack(batcher.embed([encoding.ids for encoding in encodings], kind))
 
     def warm_up(self) -> None:
-        """Load the model and run it once in either shape, so that the first caller does not wait for it."""
-        self.embed(["warm"], "query")
+        """Load the model and run it once in every usual shape, so that no caller waits for the code of one."""
+        for tokens in range(_STEP, _USUAL_QUERY + 1, _STEP):
+            self.embed(["warm " * (tokens - 2)], "query")  # and two special tokens
         self.legible("warm")
         self.embed(["warm up " * self.window], "document")
 

@@ -287,12 +287,14 @@ class Retriever:
     def _fed_back(self, course: Course, spec: Feedback) -> list[Encoded]:
         """The questions with words of the best confirmed passages; what was not confirmed takes no part."""
         texts = [chunk.chunk.content.text for _, chunk in course.found]
-        changed = []
-        for query in course.queries:
-            passages = self._lexical(query.version).encode(texts, "document") if query.lexical is not None else []
-            lexical = fed_back(query.lexical, passages, spec) if query.lexical is not None else None
-            changed.append(replace(query, lexical=lexical))
-        return changed
+
+        def changed(query: Encoded) -> Encoded:
+            if query.lexical is None:
+                return query
+            passages = self._lexical(query.version).encode(texts, "document")
+            return replace(query, lexical=fed_back(query.lexical, passages, spec))
+
+        return [changed(query) for query in course.queries]
 
 
 def _fusion_of(asked: Sequence[Collection]) -> FusionSpec:

@@ -44,7 +44,7 @@ def weighed(spec: FusionSpec, voice: Voice, candidates: Sequence[Candidate]) -> 
     dense, reason = _share(spec, candidates)
     if voice.wordless:
         dense, reason = 1.0, "the question has no words that the lexical leg counts"
-    elif voice.legible < 1 and dense * voice.legible < dense:
+    elif voice.legible < 1:
         dense, reason = max(_ILLEGIBLE_DENSE, dense * voice.legible), "the model does not know the question's script"
     elif voice.named and dense > _NAMED_DENSE:
         dense, reason = _NAMED_DENSE, "the question names something exactly"

@@ -174,7 +174,7 @@ def _standing(connection: Connection, document: Document, scope: AccessScope) ->
     """What keeps a document out of every answer to this asker, whatever the question; None when nothing does."""
     if document.is_deleted:
         return "deleted", "It has been deleted.", {"deleted_at": document.deleted_at}
-    if not documents.matching(connection, document.team_id, scope=scope, document_id=document.id):
+    if not acls.still_readable(connection, [document.id], scope):
         barred = acls.barring(connection, [document.id], scope).get(document.id, [])
         because = "is on its deny list" if barred else "is not on its allow list"
         return "not_readable", f"Whoever asks here {because}.", {"denied_by": barred}
