@@ -6,6 +6,9 @@ import dramatiq
 from dramatiq import Broker, Message
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
+from redis.exceptions import RedisError
+
+from rag_service.errors import RetryableError
 
 QUEUE = "rag"
 
@@ -25,4 +28,15 @@ def send(broker: Broker, kind: str, job_id: str) -> None:
     broker.enqueue(message)
 
 
-__all__ = ["QUEUE", "Broker", "make_broker", "send"]
+def depths(broker: Broker) -> dict[str, int]:
+    """How many messages wait in each queue. Raises RetryableError when the broker does not answer."""
+    queues = sorted(broker.get_declared_queues())
+    if not isinstance(broker, RedisBroker):
+        return {name: broker.queues[name].qsize() for name in queues}
+    try:
+        return {name: int(broker.do_qsize(name)) for name in queues}
+    except RedisError as error:
+        raise RetryableError("The queue does not answer. Try again shortly.", code="queue_unavailable") from error
+
+
+__all__ = ["QUEUE", "Broker", "depths", "make_broker", "send"]

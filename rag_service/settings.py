@@ -108,6 +108,22 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log message that is written."
     )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="Shape of log lines; auto: text on a terminal, JSON elsewhere."
+    )
+    metrics_key: SecretStr | None = Field(
+        None, min_length=16, description="Key that opens `/metrics` and nothing else; an admin key opens it too."
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port on which the process gives its metrics out without a key; 0: a free one.",
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address that RAG_METRICS_PORT listens on.")
+    otlp_endpoint: str | None = Field(
+        None, description="Base URL of an OpenTelemetry collector (OTLP over HTTP) for traces; none are made without."
+    )
 
     @property
     def sql_url(self) -> str:

@@ -14,6 +14,7 @@ from rag_service.api import (
     documents,
     health,
     jobs,
+    metrics,
     openapi,
     problems,
     queries,
@@ -25,6 +26,7 @@ from rag_service.api import (
 from rag_service.api.auth import Guard
 from rag_service.api.envelope import Envelope
 from rag_service.api.limits import BodyLimit
+from rag_service.api.watching import Watch
 from rag_service.runtime import Runtime
 
 _DESCRIPTION = """
@@ -44,6 +46,8 @@ def create_app(runtime: Runtime) -> FastAPI:
         redoc_url=None,
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
+        # FastAPI's own spans and logs quote query strings and what exceptions say. Ours are in `watching`.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.runtime = runtime
     resources = (
@@ -58,6 +62,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         why_not,
         queries,
         health,
+        metrics,
         docs_page,
     )
     for resource in resources:
@@ -65,10 +70,11 @@ def create_app(runtime: Runtime) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     settings = runtime.settings
-    # Added from the inside out: every request gets its id, then shows its key, then is measured.
+    # Added from the inside out: every request is watched, gets its id, then shows its key, then is measured.
     app.add_middleware(BodyLimit, json_bytes=settings.max_batch_bytes, upload_bytes=settings.max_upload_bytes)
     app.add_middleware(Guard, runtime=runtime)
     app.add_middleware(Envelope)
+    app.add_middleware(Watch)
     return app
 
 

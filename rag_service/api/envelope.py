@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag_service.api import problems
+from rag_service.observe.context import note
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class Envelope:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
+        note(request_id=request_id)
         began = False
 
         async def send_with_id(message: Message) -> None:

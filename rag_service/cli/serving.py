@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,10 +83,14 @@ class Serving:
 @contextmanager
 def serving(settings: Settings, host: str, port: int, *, worker: bool = True) -> Iterator[Serving]:
     """Start everything; stop it in reverse order. Raises CommandFailed when it cannot start."""
+    from rag_service.runtime.observing import metrics_port, tracing
+
     with ExitStack() as stack:
         # The address first: whether it is free is known before anything slow happens.
         listener = stack.enter_context(_bound(host, port))
+        _enter(tracing(settings), stack)
         runtime, key_is_new = _opened(settings, stack)
+        _enter(metrics_port(settings, runtime.state), stack)
         http = _start_http(runtime, listener, stack)
         if worker:
             _start_worker(runtime, stack)
@@ -144,6 +148,15 @@ def _opened(settings: Settings, stack: ExitStack) -> tuple[Runtime, bool]:
             exit_code=MISUSED,
         ) from None
     return runtime, not had_key
+
+
+def _enter(part: AbstractContextManager[object], stack: ExitStack) -> None:
+    from rag_service.errors import RagError
+
+    try:
+        stack.enter_context(part)
+    except RagError as error:
+        raise CommandFailed(error.message, exit_code=MISUSED) from None
 
 
 def _start_http(runtime: Runtime, listener: socket.socket, stack: ExitStack) -> HttpThread:

@@ -180,6 +180,13 @@ def all_active(connection: Connection) -> list[IndexVersion]:
     return [_index(row) for row in connection.execute(query)]
 
 
+def all_active_by_team(connection: Connection) -> list[tuple[IndexVersion, str]]:
+    """Every active index version with the team whose collection it is of."""
+    pair = index_versions.join(collections, collections.c.active_index == index_versions.c.id)
+    query = select(index_versions, collections.c.team_id.label("team")).select_from(pair)
+    return [(_index(row), str(row.team)) for row in connection.execute(query)]
+
+
 def _collection(row: Row[Any]) -> Collection:
     return Collection(
         id=row.id,

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, insert,
 from rag_service.db.pages import Page, fetch_page
 from rag_service.db.tables import jobs
 from rag_service.errors import NotFound
+from rag_service.observe.context import carried
 from rag_service.types import JobKind, JobState, new_id, utc_now
 
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
@@ -19,7 +20,10 @@ _OPEN = (JobState.QUEUED, JobState.RUNNING)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`listed`: a sync whose listing is done and that waits for its documents. `fence` grows with every claim."""
+    """`listed`: a sync whose listing is done and that waits for its documents. `fence` grows with every claim.
+
+    `origin` names the request and the trace that it follows from.
+    """
 
     id: str
     team_id: str
@@ -44,6 +48,7 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    origin: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ def add(
             payload=dict(payload or {}),
             counters={},
             stages_ms={},
+            origin=carried(),
             run_after=now,
             rung_at=now,
             created_at=now,

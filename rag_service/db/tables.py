@@ -182,6 +182,7 @@ documents = Table(
     UniqueConstraint("collection_id", "source_id", "external_id"),
     Index(None, "team_id", "id"),
     Index(None, "source_id", "listing"),
+    Index(None, "status"),
 )
 
 document_access = Table(
@@ -247,8 +248,11 @@ jobs = Table(
     _time("created_at", nullable=False),
     _time("started_at"),
     _time("finished_at"),
+    # The request and the trace that it follows from, for its worker's log lines and spans.
+    Column("origin", Json, nullable=False, server_default="{}"),
     Index(None, "team_id", "id"),
     Index(None, "state", "run_after"),
+    Index(None, "state", "kind", "created_at"),
 )
 
 # What was asked and answered: ids, scores and times, and the question itself only where the settings say so.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rag_service.embedding.base import TextKind
 from rag_service.errors import RetryableError
+from rag_service.observe.metrics import embedded
 
 Tokens: TypeAlias = Sequence[int]
 # token ids of n texts, longest first -> their vectors, shape (n, dimensions)
@@ -88,6 +89,7 @@ class Batcher:
     def _run_slice(self) -> None:
         with self._changed:
             batch = self._take_slice()
+        embedded(len(batch))
         with _Settling(self, batch) as settling:
             settling.vectors = self._forward([text.tokens for text in batch])
 

@@ -14,7 +14,7 @@ from rag_service.errors import RagError, RetryableError, UnsupportedDocument
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.removal import Removal
-from rag_service.ingest.stages import Stages
+from rag_service.ingest.stages import RETRIED, Stages, watched
 from rag_service.ingest.sync import Syncer
 from rag_service.types import DocumentFailure, JobKind, JobState
 
@@ -88,14 +88,15 @@ class Runner:
             job = jobs.claim(transaction.connection, job_id, self.leases.lease_s)
         if job is None:
             return
+        stages = Stages(job.kind)
         self.leases.hold(job)
         try:
-            self._run(job)
+            with watched(job, stages):
+                self._run(job, stages)
         finally:
             self.leases.release(job)
 
-    def _run(self, job: Job) -> None:
-        stages = Stages(job.kind)
+    def _run(self, job: Job, stages: Stages) -> None:
         if job.worker_deaths > MAX_WORKER_DEATHS:
             message = f"The worker died {job.worker_deaths} times while it held this job. Look at the worker's log."
             self._fail(job, stages, "worker_died", message, retryable=True)
@@ -149,6 +150,7 @@ class Runner:
         error = {"stage": stages.current, "code": code, "message": message, "retryable": True}
         with self.database.transaction() as transaction:
             jobs.retry(transaction.connection, job, error, backoff)
+            stages.end(RETRIED, code)
             if job.kind == JobKind.SYNC and job.source_id:
                 sources.change(transaction.connection, job.source_id, last_error=error)
 
@@ -159,6 +161,7 @@ class Runner:
             connection = transaction.connection
             if not jobs.finish(connection, job, JobState.FAILED, error=error, stages_ms=stages.spent_ms()):
                 return
+            stages.end(JobState.FAILED, code)
             if job.kind == JobKind.INDEX and job.document_id and job.version is not None:
                 documents.fail(connection, job.document_id, job.version, failure)
             if job.kind == JobKind.SYNC and job.source_id:
@@ -170,5 +173,7 @@ class Runner:
         with self.database.transaction() as transaction:
             connection = transaction.connection
             spent = stages.spent_ms()
-            if jobs.finish(connection, job, state, stages_ms=spent) and job.parent_id:
-                jobs.settle_parent(connection, job.parent_id)
+            if jobs.finish(connection, job, state, stages_ms=spent):
+                stages.end(state)
+                if job.parent_id:
+                    jobs.settle_parent(connection, job.parent_id)

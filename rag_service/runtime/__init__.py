@@ -20,17 +20,21 @@ from rag_service.embedding.base import Embedder
 from rag_service.errors import ConfigError, RagError
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.catalogue import Catalogue
+from rag_service.ingest.drift import Drift
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.intake import Intake, Ring
 from rag_service.ingest.progress import ProgressBoard
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.runner import Leases, Runner
 from rag_service.ingest.sync import Syncer
+from rag_service.observe.spans import traced
+from rag_service.observe.state import State
 from rag_service.parsing.sandbox import ParserSandbox
 from rag_service.queue import Broker, make_broker, send
 from rag_service.retrieval.retriever import Retriever
 from rag_service.retrieval.traces import Traces
 from rag_service.retrieval.why_not import WhyNot
+from rag_service.runtime.observing import shared_state
 from rag_service.runtime.variants import (
     lexical_of,
     make_connector,
@@ -74,6 +78,8 @@ class Runtime:
     retriever: Retriever
     why_not: WhyNot
     traces: Traces
+    drift: Drift
+    state: Callable[[], State]
     connect: Callable[[str, Mapping[str, Any]], Connector]
     ring: Ring
     _locks: list[IO[str]] = field(default_factory=list)
@@ -120,6 +126,7 @@ class Runtime:
         for kind, job_id in lost:
             self.ring(kind, job_id)
         self.traces.forget_old()
+        self.drift.look_if_due()
 
     def admin_key(self) -> str:
         """The admin key: from the settings, or made once and kept in the data folder, readable by its owner only."""
@@ -171,8 +178,8 @@ def build(settings: Settings) -> Runtime:
     """Wire the service. Opens nothing yet and loads no model. Raises ConfigError for a mix that cannot work."""
     refuse_impossible(settings)
     database = Database(settings.sql_url)
-    blobs = LocalBlobs(settings.data_dir / "blobs")
-    vectors = make_vectors(settings)
+    blobs = traced(LocalBlobs(settings.data_dir / "blobs"), "blobs", "put", "get", "delete")
+    vectors = traced(make_vectors(settings), "vectors", "upsert", "delete", "update", "set_lexical", "search")
     embedder = make_embedder(settings)
     broker = make_broker(settings.redis_url)
     sandbox = ParserSandbox(
@@ -219,6 +226,8 @@ def build(settings: Settings) -> Runtime:
             retention_s=settings.trace_retention_s,
             limit=settings.trace_limit,
         ),
+        drift=Drift(database, vectors),
+        state=shared_state(database, broker),
         connect=connect,
         ring=ring,
     )

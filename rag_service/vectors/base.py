@@ -104,6 +104,10 @@ class VectorStore(Protocol):
         """What the index holds of one document, or of all: for reusing vectors and for reconciling."""
         ...
 
+    def count(self, index: str) -> int:
+        """How many points the index holds, whatever their version."""
+        ...
+
     def search(self, index: str, request: SearchRequest, scope: AccessScope) -> list[Candidate]:
         """The union of both legs' best `limit` chunks that `scope` may read, each scored by both legs.
 

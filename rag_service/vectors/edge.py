@@ -89,6 +89,9 @@ class EdgeVectorStore:
         where = None if document_id is None else of_document(document_id)
         return self._shard(index).stored(where, vectors)
 
+    def count(self, index: str) -> int:
+        return self._shard(index).count()
+
     def search(self, index: str, request: SearchRequest, scope: AccessScope) -> list[Candidate]:
         return search(request, scope, self._shard(index).run)
 

@@ -129,6 +129,10 @@ class ServerVectorStore:
             self._client.get_collection(name)
         return self._scroll(index, where, vectors)
 
+    def count(self, index: str) -> int:
+        with self._reported(index) as name:
+            return self._client.count(name, exact=True).count
+
     def search(self, index: str, request: SearchRequest, scope: AccessScope) -> list[Candidate]:
         with self._reported(index) as name:
             return search(request, scope, lambda queries: self._run(name, queries))

@@ -129,6 +129,10 @@ class Shard:
             if offset is None:
                 return
 
+    def count(self) -> int:
+        with self._reported():
+            return self._edge.count(qdrant.CountRequest())
+
     def close(self, *, dropped: bool = False) -> None:
         self._dropped = dropped
         if not self._closed:

@@ -66,6 +66,7 @@ OPENS_TO: dict[str, set[str]] = {
     "list_jobs": _INGEST,
     "get_job": _INGEST,
     "cancel_job": _MANAGE,
+    "metrics": set(),
     "retrieve": _QUERY,
     "why_not": _QUERY,
     "get_query": _QUERY,
