@@ -18,7 +18,7 @@ from rag_service.observe import context, spans
 
 Format = Literal["auto", "json", "text"]
 
-_OURS = ("rag_service", "workers", "connectors")
+OURS = ("rag_service", "workers", "connectors")
 _FRAMES = 12
 _CHAIN = 5
 
@@ -39,7 +39,7 @@ def start(level: str, form: Format, stream: TextIO | None = None) -> None:
     handler.setFormatter(JsonLines() if json_lines else TextLines())
     wanted = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(wanted, logging.WARNING), handlers=[handler], force=True)
-    for ours in _OURS:
+    for ours in OURS:
         logging.getLogger(ours).setLevel(wanted)
 
 

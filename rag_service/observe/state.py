@@ -50,6 +50,11 @@ class Cached:
                 self._until = time.monotonic() + self._for_s
             return self._state
 
+    def forget(self) -> None:
+        """The next caller reads anew."""
+        with self._lock:
+            self._until = 0.0
+
 
 class _Everything(Collector):
     """The metrics of this process and, where `read` is given, the state that it shares with the others."""

@@ -28,7 +28,7 @@ from rag_service.ingest.removal import Removal
 from rag_service.ingest.runner import Leases, Runner
 from rag_service.ingest.sync import Syncer
 from rag_service.observe.spans import traced
-from rag_service.observe.state import State
+from rag_service.observe.state import Cached
 from rag_service.parsing.sandbox import ParserSandbox
 from rag_service.queue import Broker, make_broker, send
 from rag_service.retrieval.retriever import Retriever
@@ -79,7 +79,7 @@ class Runtime:
     why_not: WhyNot
     traces: Traces
     drift: Drift
-    state: Callable[[], State]
+    state: Cached
     connect: Callable[[str, Mapping[str, Any]], Connector]
     ring: Ring
     _locks: list[IO[str]] = field(default_factory=list)

@@ -41,7 +41,7 @@ def metrics_port(settings: Settings, state: Callable[[], State] | None = None) -
         yield given
 
 
-def shared_state(database: Database, broker: Broker) -> Callable[[], State]:
+def shared_state(database: Database, broker: Broker) -> Cached:
     """Reads what all processes share, at most once in 15 seconds."""
 
     def read() -> State:
