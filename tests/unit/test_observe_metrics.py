@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
+from rag_service.embedding.batching import Batcher
 from rag_service.errors import ConfigError, RetryableError
 from rag_service.observe import metrics, state
 from rag_service.observe.metrics import Few
 from rag_service.observe.state import Cached, State, exposition
+from rag_service.queue import depths, make_broker, send
 
 
 def samples(read: object = None) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -161,3 +167,32 @@ def test_a_port_of_their_own_gives_them_out_and_is_free_again_afterwards() -> No
     assert 'rag_documents{status="ready"} 7.0' in text
     with state.serving(port, "127.0.0.1", None):
         pass
+
+
+def test_every_metric_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    families = text_string_to_metric_families(exposition(lambda: STATE).decode())
+    names = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
+    ours = {name for name in names if name.startswith("rag_")}
+    assert len(ours) > 20
+    assert not [name for name in ours if f"`{name}`" not in page]
+
+
+def test_the_model_is_counted_by_its_runs_and_their_texts() -> None:
+    def forward(texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        return np.ones((len(texts), 2), dtype=np.float32)
+
+    before = value("rag_embedder_batches_total"), value("rag_embedder_texts_total")
+    Batcher(forward, slice_tokens=4).embed([[1, 2], [3, 4], [5, 6]], "document")
+    assert value("rag_embedder_batches_total") == before[0] + 2
+    assert value("rag_embedder_texts_total") == before[1] + 3
+
+
+def test_messages_are_counted_in_process_and_a_broker_that_is_down_says_so() -> None:
+    broker = make_broker(None)
+    send(broker, "index", "job_1")
+    assert depths(broker) == {"rag": 1}
+    broker.close()
+    unreachable = make_broker("redis://127.0.0.1:1/0")
+    with pytest.raises(RetryableError):
+        depths(unreachable)
