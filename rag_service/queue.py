@@ -30,7 +30,7 @@ def send(broker: Broker, kind: str, job_id: str) -> None:
 
 def depths(broker: Broker) -> dict[str, int]:
     """How many messages wait in each queue. Raises RetryableError when the broker does not answer."""
-    queues = sorted(broker.get_declared_queues())
+    queues = sorted(set(broker.get_declared_queues()) - set(broker.get_declared_delay_queues()))
     if not isinstance(broker, RedisBroker):
         return {name: broker.queues[name].qsize() for name in queues}
     try:
