@@ -105,6 +105,10 @@ class Settings(BaseSettings):
     trace_content: bool = Field(
         False, description="Keep the text of each question in its trace; passages are never kept in one."
     )
+    audit_addresses: bool = Field(True, description="Keep the address that a request came from in the audit log.")
+    retrieval_audit: bool = Field(
+        False, description="Audit every answered question too: who, query id and document ids, no text."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log message that is written."
     )

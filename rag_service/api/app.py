@@ -7,6 +7,7 @@ from fastapi.routing import APIRoute
 
 from rag_service import __version__
 from rag_service.api import (
+    audit,
     batch,
     collections,
     docs_page,
@@ -22,6 +23,7 @@ from rag_service.api import (
     teams,
     why_not,
 )
+from rag_service.api.auditing import Audited
 from rag_service.api.auth import Guard
 from rag_service.api.envelope import Envelope
 from rag_service.api.limits import BodyLimit
@@ -57,6 +59,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         retrieve,
         why_not,
         queries,
+        audit,
         health,
         docs_page,
     )
@@ -67,6 +70,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     settings = runtime.settings
     # Added from the inside out: every request gets its id, then shows its key, then is measured.
     app.add_middleware(BodyLimit, json_bytes=settings.max_batch_bytes, upload_bytes=settings.max_upload_bytes)
+    app.add_middleware(Audited, runtime=runtime)
     app.add_middleware(Guard, runtime=runtime)
     app.add_middleware(Envelope)
     return app

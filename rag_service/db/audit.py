@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import Connection, Row, Select, insert, select, update
 
@@ -19,6 +19,8 @@ from rag_service.db.authors import Author, current_author
 from rag_service.db.pages import Page
 from rag_service.db.tables import audit_head, audit_log
 from rag_service.types import utc_now
+
+Outcome: TypeAlias = Literal["done", "refused"]
 
 GENESIS = "0" * 64
 _AT_ONCE = 1_000
@@ -35,7 +37,7 @@ class Entry:
     before: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
-    outcome: Literal["done", "refused"] = "done"
+    outcome: Outcome = "done"
     author: Author = field(default_factory=current_author)
     at: datetime | None = None
 
@@ -71,6 +73,10 @@ class Recorded:
             "detail": dict(self.detail),
         }
 
+    def exported(self) -> str:
+        """One line of JSON Lines, which `parsed` reads again."""
+        return json.dumps({**self.content(), "hash": self.hash}, ensure_ascii=False)
+
     def after_hash(self, former: str) -> str:
         """The hash that this entry has after an entry of the hash `former`."""
         canonical = json.dumps(self.content(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -80,9 +86,13 @@ class Recorded:
         return {**self.content(), "at": self.at, "hash": self.hash}
 
     @classmethod
-    def parsed(cls, line: Mapping[str, Any]) -> Recorded:
-        """An entry as it was exported. Raises KeyError, TypeError or ValueError when it is none."""
-        return cls(**{**{name: line[name] for name in cls.__slots__}, "at": datetime.fromisoformat(line["at"])})
+    def parsed(cls, line: str) -> Recorded:
+        """An entry as it was exported. Raises ValueError when it is none."""
+        try:
+            read = json.loads(line)
+            return cls(**{**{name: read[name] for name in cls.__slots__}, "at": datetime.fromisoformat(read["at"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError("not an entry of the audit log") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,10 +45,11 @@ class Transaction:
         team: str | None,
         before: Mapping[str, Any] | None = None,
         after: Mapping[str, Any] | None = None,
+        outcome: audit.Outcome = "done",
         **detail: Any,
     ) -> None:
         """Put an action on record: who acts is known from the context, see `authored_by`. No secrets, no texts."""
-        self.entries.append(audit.Entry(action, target, team, before, after, detail))
+        self.entries.append(audit.Entry(action, target, team, before, after, detail, outcome))
 
 
 class Database:

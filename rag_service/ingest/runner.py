@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from connectors.errors import FatalSourceError, RetryableSourceError, SourceError
 from rag_service.db import Database, documents, jobs, sources
+from rag_service.db.authors import Author, authored_by
 from rag_service.db.jobs import Job
 from rag_service.errors import RagError, RetryableError, UnsupportedDocument
 from rag_service.ingest.calibration import Calibration
@@ -90,7 +91,8 @@ class Runner:
             return
         self.leases.hold(job)
         try:
-            self._run(job)
+            with authored_by(Author("worker", request_id=job.id)):
+                self._run(job)
         finally:
             self.leases.release(job)
 

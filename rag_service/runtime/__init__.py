@@ -28,6 +28,7 @@ from rag_service.ingest.runner import Leases, Runner
 from rag_service.ingest.sync import Syncer
 from rag_service.parsing.sandbox import ParserSandbox
 from rag_service.queue import Broker, make_broker, send
+from rag_service.retrieval.audit import RetrievalAudit
 from rag_service.retrieval.retriever import Retriever
 from rag_service.retrieval.traces import Traces
 from rag_service.retrieval.why_not import WhyNot
@@ -74,6 +75,7 @@ class Runtime:
     retriever: Retriever
     why_not: WhyNot
     traces: Traces
+    retrieval_audit: RetrievalAudit
     connect: Callable[[str, Mapping[str, Any]], Connector]
     ring: Ring
     _locks: list[IO[str]] = field(default_factory=list)
@@ -161,6 +163,7 @@ class Runtime:
         self.leases.close()
         self.progress.close()
         self.traces.close()
+        self.retrieval_audit.close()
         self.vectors.close()
         self.database.close()
         while self._locks:
@@ -219,6 +222,7 @@ def build(settings: Settings) -> Runtime:
             retention_s=settings.trace_retention_s,
             limit=settings.trace_limit,
         ),
+        retrieval_audit=RetrievalAudit(database, enabled=settings.retrieval_audit),
         connect=connect,
         ring=ring,
     )
