@@ -20,6 +20,11 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(
         None, description="The admin key; made at first start and kept in the data folder when not given."
     )
+    secret_keys: SecretStr | None = Field(
+        None,
+        description="Keys that credentials of sources are encrypted under, newest first, comma-separated, 32 bytes in "
+        "base64 each; made once and kept in the data folder when not given.",
+    )
     database_url: str | None = Field(
         None, description="SQLAlchemy URL of the metadata database; SQLite in the data folder when not given."
     )

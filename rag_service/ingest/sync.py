@@ -7,7 +7,7 @@ A listing that broke off removes nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from rag_service.db.jobs import Job
 from rag_service.db.sources import Source
 from rag_service.errors import NotFound
 from rag_service.ingest import audit_trail
+from rag_service.ingest.discretion import Discreet
 from rag_service.ingest.intake import Incoming, Intake, Receipt, Ring, Target
 from rag_service.ingest.removal import Removal
 from rag_service.types import DocumentFailure, JobKind, JobState, utc_now
@@ -32,7 +33,7 @@ class Syncer:
     database: Database
     intake: Intake
     removal: Removal
-    connect: Callable[[str, Mapping[str, Any]], Connector]
+    connect: Callable[[Source], Connector | Discreet]
     ring: Ring
     slice_s: float = 30.0
 
@@ -87,7 +88,7 @@ class _Slice:
         return Target(source.team_id, source.collection_id, source.acl, source.id, listing, self.job.id)
 
     def run(self) -> JobState | None:
-        connector = self.parts.connect(self.source.type, self.source.config)
+        connector = self.parts.connect(self.source)
         for change in connector.changes(self.source.cursor):
             if isinstance(change, Checkpoint):
                 outcome = self._checkpoint(change)

@@ -16,10 +16,13 @@ from connectors.base import Connector
 from rag_service.blobs import BlobStore, LocalBlobs
 from rag_service.chunking.structure import StructureChunker
 from rag_service.db import Database, collections, jobs, sources
+from rag_service.db.sources import Source
 from rag_service.embedding.base import Embedder
 from rag_service.errors import ConfigError, RagError
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.catalogue import Catalogue
+from rag_service.ingest.credentials import Credentials
+from rag_service.ingest.discretion import Discreet
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.intake import Intake, Ring
 from rag_service.ingest.progress import ProgressBoard
@@ -32,6 +35,7 @@ from rag_service.retrieval.audit import RetrievalAudit
 from rag_service.retrieval.retriever import Retriever
 from rag_service.retrieval.traces import Traces
 from rag_service.retrieval.why_not import WhyNot
+from rag_service.runtime.secret_keys import make_vault
 from rag_service.runtime.variants import (
     lexical_of,
     make_connector,
@@ -76,7 +80,8 @@ class Runtime:
     why_not: WhyNot
     traces: Traces
     retrieval_audit: RetrievalAudit
-    connect: Callable[[str, Mapping[str, Any]], Connector]
+    credentials: Credentials
+    connect: Callable[[str, Mapping[str, Any]], Connector | Discreet]
     ring: Ring
     _locks: list[IO[str]] = field(default_factory=list)
 
@@ -93,14 +98,20 @@ class Runtime:
         # The model gives up the interpreter lock at each of its hundred steps and waits to get it back: with the usual
         # 5 ms beside busy threads, embedding came down to a sixth (18 instead of 110 texts/s where measured).
         sys.setswitchinterval(_SWITCH_S)
-        self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.lock_folder()
         if self.embedded:
-            self._locks.append(_lock(self.settings.data_dir))
             # What a killed process left of documents it was parsing.
             shutil.rmtree(_scratch(self.settings), ignore_errors=True)
         self.database.migrate()
+        self.credentials.check_keys()
         self.catalogue.check_models()
         self.calibration.adopt_analysers()
+
+    def lock_folder(self) -> None:
+        """Take the data folder, where one process holds everything. Raises ConfigError when another has it."""
+        self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.embedded:
+            self._locks.append(_lock(self.settings.data_dir))
 
     def recover(self) -> None:
         """At the start of the only worker process: give back what the one before held, and ring for all there is."""
@@ -186,12 +197,17 @@ def build(settings: Settings) -> Runtime:
     def ring(kind: JobKind, job_id: str) -> None:
         send(broker, kind.value, job_id)
 
-    def connect(source_type: str, config: Mapping[str, Any]) -> Connector:
+    credentials = Credentials(database, make_vault(settings, alone=settings.qdrant_url is None))
+
+    def connect(source_type: str, config: Mapping[str, Any]) -> Connector | Discreet:
         return make_connector(settings.source_root, source_type, config)
+
+    def connect_source(source: Source) -> Connector | Discreet:
+        return connect(source.type, credentials.whole(source))
 
     intake = Intake(database, blobs, ring)
     removal = Removal(database, blobs, vectors, ring)
-    syncer = Syncer(database, intake, removal, connect, ring)
+    syncer = Syncer(database, intake, removal, connect_source, ring)
     progress = ProgressBoard(database)
     calibration = Calibration(database, vectors, chunker, lexical_of, ring)
     indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, lexical_of, progress, calibration)
@@ -223,6 +239,7 @@ def build(settings: Settings) -> Runtime:
             limit=settings.trace_limit,
         ),
         retrieval_audit=RetrievalAudit(database, enabled=settings.retrieval_audit),
+        credentials=credentials,
         connect=connect,
         ring=ring,
     )
