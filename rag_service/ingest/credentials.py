@@ -70,7 +70,7 @@ class Credentials:
         """Raises ConfigError when a stored credential is encrypted under a key that is not here."""
         with self.database.read() as connection:
             used = sources.secret_keys_in_use(connection)
-        if used and (lacking := self.vault.lacks(used)):
+        if lacking := self.vault.lacks(used):
             raise missing(lacking)
 
     def rotate(self) -> Rotation:
