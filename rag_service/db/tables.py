@@ -289,6 +289,7 @@ audit_log = Table(
     Column("hash", String(64), nullable=False),
     Index(None, "team_id", "seq"),
     Index(None, "target"),
+    Index(None, "action", "seq"),
 )
 
 # One row: where the chain ends. Whoever appends locks it.

@@ -9,8 +9,9 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from connectors.base import Connector
 from rag_service.blobs import BlobStore, LocalBlobs
@@ -35,6 +36,7 @@ from rag_service.retrieval.audit import RetrievalAudit
 from rag_service.retrieval.retriever import Retriever
 from rag_service.retrieval.traces import Traces
 from rag_service.retrieval.why_not import WhyNot
+from rag_service.runtime.declared import put_on_record
 from rag_service.runtime.secret_keys import make_vault
 from rag_service.runtime.variants import (
     lexical_of,
@@ -47,6 +49,8 @@ from rag_service.runtime.variants import (
 from rag_service.settings import Settings
 from rag_service.types import JobKind
 from rag_service.vectors.base import VectorStore
+
+Connect: TypeAlias = Callable[[str, Mapping[str, Any]], Connector | Discreet]
 
 # Terms of an average chunk that survive the stop list: about six in ten of its tokens in English prose.
 _TERMS_PER_TOKEN = 0.6
@@ -81,7 +85,7 @@ class Runtime:
     traces: Traces
     retrieval_audit: RetrievalAudit
     credentials: Credentials
-    connect: Callable[[str, Mapping[str, Any]], Connector | Discreet]
+    connect: Connect
     ring: Ring
     _locks: list[IO[str]] = field(default_factory=list)
 
@@ -104,6 +108,7 @@ class Runtime:
             shutil.rmtree(_scratch(self.settings), ignore_errors=True)
         self.database.migrate()
         self.credentials.check_keys()
+        put_on_record(self.database, self.settings)
         self.catalogue.check_models()
         self.calibration.adopt_analysers()
 
@@ -198,16 +203,10 @@ def build(settings: Settings) -> Runtime:
         send(broker, kind.value, job_id)
 
     credentials = Credentials(database, make_vault(settings, alone=settings.qdrant_url is None))
-
-    def connect(source_type: str, config: Mapping[str, Any]) -> Connector | Discreet:
-        return make_connector(settings.source_root, source_type, config)
-
-    def connect_source(source: Source) -> Connector | Discreet:
-        return connect(source.type, credentials.whole(source))
-
+    connect = partial(make_connector, settings.source_root)
     intake = Intake(database, blobs, ring)
     removal = Removal(database, blobs, vectors, ring)
-    syncer = Syncer(database, intake, removal, connect_source, ring)
+    syncer = Syncer(database, intake, removal, _opener(credentials, connect), ring)
     progress = ProgressBoard(database)
     calibration = Calibration(database, vectors, chunker, lexical_of, ring)
     indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, lexical_of, progress, calibration)
@@ -232,17 +231,16 @@ def build(settings: Settings) -> Runtime:
         runner=Runner(database, leases, indexer, syncer, removal, calibration),
         retriever=retriever,
         why_not=WhyNot(database, vectors, retriever),
-        traces=Traces(
-            database,
-            sample=settings.trace_sample,
-            retention_s=settings.trace_retention_s,
-            limit=settings.trace_limit,
-        ),
+        traces=_traces(settings, database),
         retrieval_audit=RetrievalAudit(database, enabled=settings.retrieval_audit),
         credentials=credentials,
         connect=connect,
         ring=ring,
     )
+
+
+def _opener(credentials: Credentials, connect: Connect) -> Callable[[Source], Connector | Discreet]:
+    return lambda source: connect(source.type, credentials.whole(source))
 
 
 def _problem(attempt: Callable[[], object]) -> str | None:
@@ -269,6 +267,12 @@ def _retriever(
         candidates=settings.candidates,
         read_text=blobs.get,
         rerank_depth=settings.reranker_depth,
+    )
+
+
+def _traces(settings: Settings, database: Database) -> Traces:
+    return Traces(
+        database, sample=settings.trace_sample, retention_s=settings.trace_retention_s, limit=settings.trace_limit
     )
 
 

@@ -33,6 +33,7 @@ def upgrade() -> None:
     with op.batch_alter_table("audit_log", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_audit_log_team_id_seq"), ["team_id", "seq"], unique=False)
         batch_op.create_index(batch_op.f("ix_audit_log_target"), ["target"], unique=False)
+        batch_op.create_index(batch_op.f("ix_audit_log_action_seq"), ["action", "seq"], unique=False)
     head = op.create_table(
         "audit_head",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
