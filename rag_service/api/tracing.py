@@ -26,7 +26,7 @@ def remember(
     Costs the request an append each.
     """
     kept = query if service.settings.trace_content else None
-    documents = [hit.candidate.document_id for hit in answer.hits]
+    documents = [hit.chunk.chunk.document_id for hit in answer.hits]
     service.retrieval_audit.record(answer.query_id, caller.principal(as_user), documents)
     make = partial(_trace, question, answer, at=utc_now(), caller=caller, query=kept, as_user=as_user)
     service.traces.record(answer.query_id, make)

@@ -140,11 +140,11 @@ def _collides(database: Database) -> bool:
     return False
 
 
-def test_a_thousand_changes_cost_a_fraction_of_a_second(whole: Database) -> None:
+def test_a_thousand_changes_are_a_matter_of_moments(whole: Database) -> None:
     write(whole, 1)
     began = time.perf_counter()
     write(whole, 1000)
-    assert time.perf_counter() - began < 2  # 0.04 s where measured
+    assert time.perf_counter() - began < 5  # 0.3 s on SQLite, 0.7 s on Postgres, on a machine busy tenfold
     assert faults(whole) == []
 
 
