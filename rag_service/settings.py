@@ -20,14 +20,21 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(
         None, description="The admin key; made at first start and kept in the data folder when not given."
     )
+    secret_keys: SecretStr | None = Field(
+        None,
+        description="Keys that credentials of sources are encrypted under, newest first, comma-separated, 32 bytes in "
+        "base64 each; made once and kept in the data folder when not given.",
+    )
     database_url: str | None = Field(
-        None, description="SQLAlchemy URL of the metadata database; SQLite in the data folder when not given."
+        None,
+        repr=False,
+        description="SQLAlchemy URL of the metadata database; SQLite in the data folder when not given.",
     )
     redis_url: str | None = Field(
-        None, description="Redis for wake-up calls between processes; in-process when not given."
+        None, repr=False, description="Redis for wake-up calls between processes; in-process when not given."
     )
     qdrant_url: str | None = Field(
-        None, description="Qdrant server; the embedded store in the data folder when not given."
+        None, repr=False, description="Qdrant server; the embedded store in the data folder when not given."
     )
     qdrant_api_key: SecretStr | None = Field(None, description="API key of the Qdrant server.")
     worker_threads: int = Field(8, ge=1, le=64, description="Jobs that one worker process runs at a time.")
@@ -40,7 +47,7 @@ class Settings(BaseSettings):
     )
     embedding_model: str = Field("all-MiniLM-L6-v2", description="Model name, or the path of a local model folder.")
     embedding_url: str | None = Field(
-        None, description="Base URL of an OpenAI-compatible embeddings API, for the `http` embedder."
+        None, repr=False, description="Base URL of an OpenAI-compatible embeddings API, for the `http` embedder."
     )
     embedding_api_key: SecretStr | None = Field(None, description="Key for the embeddings API.")
     embedding_dimensions: int = Field(384, ge=1, le=65536, description="Vector length of the `http` embedder.")
@@ -72,7 +79,7 @@ class Settings(BaseSettings):
         description="Model name, or the path of a local cross-encoder folder; for `http` the name that is sent.",
     )
     reranker_url: str | None = Field(
-        None, description="Full address of a Cohere- or Jina-shaped rerank API, for the `http` reranker."
+        None, repr=False, description="Full address of a Cohere- or Jina-shaped rerank API, for the `http` reranker."
     )
     reranker_api_key: SecretStr | None = Field(None, description="Key for the rerank API.")
     reranker_timeout_s: float = Field(
@@ -104,6 +111,10 @@ class Settings(BaseSettings):
     trace_limit: int = Field(50_000, ge=1, description="Traces kept at most, the newest.")
     trace_content: bool = Field(
         False, description="Keep the text of each question in its trace; passages are never kept in one."
+    )
+    audit_addresses: bool = Field(True, description="Keep the address that a request came from in the audit log.")
+    retrieval_audit: bool = Field(
+        False, description="Audit every answered question too: who, query id and document ids, no text."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log message that is written."

@@ -7,6 +7,7 @@ from fastapi.routing import APIRoute
 
 from rag_service import __version__
 from rag_service.api import (
+    audit,
     batch,
     collections,
     docs_page,
@@ -23,6 +24,7 @@ from rag_service.api import (
     teams,
     why_not,
 )
+from rag_service.api.auditing import Audited
 from rag_service.api.auth import Guard
 from rag_service.api.envelope import Envelope
 from rag_service.api.limits import BodyLimit
@@ -61,6 +63,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         retrieve,
         why_not,
         queries,
+        audit,
         health,
         metrics,
         docs_page,
@@ -72,6 +75,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     settings = runtime.settings
     # Added from the inside out: every request is watched, gets its id, then shows its key, then is measured.
     app.add_middleware(BodyLimit, json_bytes=settings.max_batch_bytes, upload_bytes=settings.max_upload_bytes)
+    app.add_middleware(Audited, runtime=runtime)
     app.add_middleware(Guard, runtime=runtime)
     app.add_middleware(Envelope)
     app.add_middleware(Watch)

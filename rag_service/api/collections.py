@@ -122,6 +122,14 @@ def update_collection(service: Service, caller: Manager, collection: Id, change:
             )
         if values:
             collections.change(connection, found.id, **values)
+            transaction.audit(
+                "collection.changed",
+                found.id,
+                team=caller.team,
+                before={"name": found.name},
+                after={"name": values.get("name", found.name)},
+                fields=sorted(values),
+            )
         return CollectionRecord.of(collections.get(connection, caller.team, found.id))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
+from rag_service.db import audit
 from rag_service.errors import RetryableError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -24,13 +25,31 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """An open write transaction. What is to be sent is sent after the commit, or never."""
+    """An open write transaction. What is to be sent is sent after the commit, or never.
+
+    What is to be audited is written at its very end, in the same commit: the log's head is locked for a moment only.
+    """
 
     connection: Connection
     hooks: list[Callable[[], object]] = field(default_factory=list)
+    entries: list[audit.Entry] = field(default_factory=list)
 
     def on_commit(self, hook: Callable[[], object]) -> None:
         self.hooks.append(hook)
+
+    def audit(
+        self,
+        action: str,
+        target: str,
+        *,
+        team: str | None,
+        before: Mapping[str, Any] | None = None,
+        after: Mapping[str, Any] | None = None,
+        outcome: audit.Outcome = "done",
+        **detail: Any,
+    ) -> None:
+        """Put an action on record: who acts is known from the context, see `authored_by`. No secrets, no texts."""
+        self.entries.append(audit.Entry(action, target, team, before, after, detail, outcome))
 
 
 class Database:
@@ -63,6 +82,8 @@ class Database:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             transaction = Transaction(connection)
             yield transaction
+            if transaction.entries:
+                audit.append(connection, transaction.entries)
             connection.commit()
         for hook in transaction.hooks:
             hook()

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     DateTime,
@@ -127,6 +128,7 @@ sources = Table(
     Column("name", String(200), nullable=False),
     Column("type", String(50), nullable=False),
     Column("config", Json, nullable=False),
+    Column("secrets", Json, nullable=False, server_default="{}"),  # by field: {"key": id, "ciphertext": base64}
     Column("acl", Json, nullable=False),
     Column("schedule_s", Integer),
     Column("max_deleted_percent", Float, nullable=False),
@@ -272,4 +274,33 @@ queries = Table(
     Column("degraded", Json, nullable=False),
     _time("at", nullable=False, index=True),
     Index(None, "team_id", "id"),
+)
+
+# Append-only: triggers refuse UPDATE and DELETE. `hash` covers the row and the hash before it.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    _time("at", nullable=False),
+    Column("team_id", String(80)),  # null: of no team
+    Column("author", Json, nullable=False),
+    Column("action", String(60), nullable=False),
+    Column("target", String(200), nullable=False),
+    Column("outcome", String(20), nullable=False),
+    Column("before", Json),
+    Column("after", Json),
+    Column("detail", Json, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index(None, "team_id", "seq"),
+    Index(None, "target"),
+    Index(None, "action", "seq"),
+)
+
+# One row: where the chain ends. Whoever appends locks it.
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
 )

@@ -33,6 +33,7 @@ class Catalogue:
         with self.database.transaction() as transaction:
             team = teams.create(transaction.connection, team_id, name)
             self._add(transaction.connection, team_id, collections.DEFAULT, "", _DEFAULT_LANGUAGE)
+            transaction.audit("team.created", team_id, team=team_id, after={"name": name})
             return team
 
     def create_collection(
@@ -47,6 +48,7 @@ class Catalogue:
         """Raises Conflict."""
         with self.database.transaction() as transaction:
             made = self._add(transaction.connection, team_id, name, description, language)
+            transaction.audit("collection.created", made.id, team=team_id, after={"name": name, "language": language})
             if not retrieval:
                 return made
             collections.change(transaction.connection, made.id, retrieval=dict(retrieval))

@@ -14,6 +14,7 @@ from rag_service.db import Connection, Database, documents, jobs
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.errors import Conflict, RetryableError
+from rag_service.ingest import audit_trail
 from rag_service.types import DocumentFailure, DocumentStatus, JobKind, Metadata, new_id
 
 Change = Literal["new", "modified", "metadata_modified", "unchanged"]
@@ -85,6 +86,7 @@ class Intake:
                     receipts = [self._write(transaction, target, draft) for draft in drafts]
                     unchanged = [receipt.document.id for receipt in receipts if receipt.change == "unchanged"]
                     documents.note_seen(transaction.connection, unchanged, target.listing)
+                    audit_trail.taken_in(transaction, [draft.row for draft in drafts], receipts)
                     if also is not None:
                         also(transaction.connection, receipts)
                 return receipts
@@ -217,17 +219,21 @@ class Intake:
         self, transaction: Transaction, document: Document, acl: Acl, *, parent_id: str | None = None
     ) -> Receipt:
         """Set a document's own ACL. Holds for every search from the commit on; embeds nothing."""
-        return self._change(transaction, document, {"acl": acl}, tokens_of(acl), parent_id)
+        receipt = self._change(transaction, document, {"acl": acl}, tokens_of(acl), parent_id)
+        audit_trail.changed(transaction, document, receipt.document)
+        return receipt
 
     def change_fields(self, transaction: Transaction, document: Document, **values: Any) -> Receipt:
         """Set title, uri or metadata; embeds nothing."""
-        return self._change(transaction, document, values, None, None)
+        receipt = self._change(transaction, document, values, None, None)
+        audit_trail.changed(transaction, document, receipt.document)
+        return receipt
 
     def change_default_acl(self, transaction: Transaction, source_id: str, acl: Acl) -> int:
         """Apply a source's new default to its documents without an ACL of their own; returns how many."""
         inheriting = documents.inheriting(transaction.connection, source_id)
         for document in inheriting:
-            self._change(transaction, document, {}, tokens_of(acl), None)
+            self._change(transaction, document, {}, tokens_of(acl), None)  # the source's own entry tells of all
         return len(inheriting)
 
     def _change(

@@ -11,6 +11,7 @@ from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
 from rag_service.db.sources import Source
 from rag_service.errors import NotFound
+from rag_service.ingest import audit_trail
 from rag_service.ingest.intake import Ring, owner
 from rag_service.types import Collection, JobKind
 from rag_service.vectors.base import VectorStore
@@ -30,6 +31,8 @@ class Removal:
         with self.database.transaction() as transaction:
             documents.mark_deleted(transaction.connection, document_id=document.id)
             documents.record(transaction.connection, document.id, document.version, "deleted")
+            before = audit_trail.acl_of(document.acl)
+            transaction.audit("document.deleted", document.id, team=document.team_id, before=before)
             return self.enqueue(transaction, document.team_id, document_id=document.id, version=document.version)
 
     def source(self, source: Source, *, keep_documents: bool) -> str | None:
@@ -39,9 +42,14 @@ class Removal:
             if keep_documents:
                 documents.adopt_acl(connection, source.id, source.acl)
             sources.remove(connection, source.id)
+            before = {**audit_trail.acl_of(source.acl), "name": source.name}
+            transaction.audit(
+                "source.deleted", source.id, team=source.team_id, before=before, documents_kept=keep_documents
+            )
             if keep_documents:
                 return None
-            documents.mark_deleted(connection, source_id=source.id)
+            gone = documents.mark_deleted(connection, source_id=source.id)
+            audit_trail.removed(transaction, source.team_id, source.id, gone)
             return self.enqueue(transaction, source.team_id, source_id=source.id)
 
     def collection(self, collection: Collection) -> str:
@@ -50,7 +58,10 @@ class Removal:
             connection = transaction.connection
             for source in sources.of_collection(connection, collection.id):
                 sources.remove(connection, source.id)
-            documents.mark_deleted(connection, collection_id=collection.id)
+            gone = documents.mark_deleted(connection, collection_id=collection.id)
+            before = {"name": collection.name}
+            transaction.audit("collection.deleted", collection.id, team=collection.team_id, before=before)
+            audit_trail.removed(transaction, collection.team_id, collection.id, gone)
             indexes = collections.remove(connection, collection.id)
             return self.enqueue(transaction, collection.team_id, collection_id=collection.id, indexes=indexes)
 

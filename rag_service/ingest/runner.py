@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from connectors.errors import FatalSourceError, RetryableSourceError, SourceError
 from rag_service.db import Database, documents, jobs, sources
+from rag_service.db.authors import Author, authored_by
 from rag_service.db.jobs import Job
 from rag_service.errors import RagError, RetryableError, UnsupportedDocument
 from rag_service.ingest.calibration import Calibration
@@ -91,7 +92,7 @@ class Runner:
         stages = Stages(job.kind)
         self.leases.hold(job)
         try:
-            with watched(job, stages):
+            with watched(job, stages), authored_by(Author("worker", request_id=job.id)):
                 self._run(job, stages)
         finally:
             self.leases.release(job)

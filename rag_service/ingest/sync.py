@@ -7,7 +7,7 @@ A listing that broke off removes nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
 from rag_service.db.sources import Source
 from rag_service.errors import NotFound
+from rag_service.ingest import audit_trail
+from rag_service.ingest.discretion import Discreet
 from rag_service.ingest.intake import Incoming, Intake, Receipt, Ring, Target
 from rag_service.ingest.removal import Removal
 from rag_service.types import DocumentFailure, JobKind, JobState, utc_now
@@ -31,7 +33,7 @@ class Syncer:
     database: Database
     intake: Intake
     removal: Removal
-    connect: Callable[[str, Mapping[str, Any]], Connector]
+    connect: Callable[[Source], Connector | Discreet]
     ring: Ring
     slice_s: float = 30.0
 
@@ -86,7 +88,7 @@ class _Slice:
         return Target(source.team_id, source.collection_id, source.acl, source.id, listing, self.job.id)
 
     def run(self) -> JobState | None:
-        connector = self.parts.connect(self.source.type, self.source.config)
+        connector = self.parts.connect(self.source)
         for change in connector.changes(self.source.cursor):
             if isinstance(change, Checkpoint):
                 outcome = self._checkpoint(change)
@@ -167,7 +169,8 @@ class _Slice:
             sources.change(connection, source.id, held_deletions=unseen)
             return
         if unseen:
-            documents.mark_deleted(connection, source_id=source.id, not_in_listing=listing)
+            gone = documents.mark_deleted(connection, source_id=source.id, not_in_listing=listing)
+            audit_trail.removed(transaction, source.team_id, source.id, gone)
             self.parts.removal.enqueue(transaction, source.team_id, source_id=source.id, parent_id=self.job.id)
         self._count("deleted", unseen)
         sources.change(connection, source.id, held_deletions=0)
@@ -197,6 +200,7 @@ class _Slice:
             row = documents.find(connection, source.collection_id, source.id, [external_id]).get(external_id)
             if row is not None and documents.mark_deleted(connection, document_id=row.id):
                 self._count("deleted")
+                audit_trail.removed(transaction, source.team_id, source.id, [row.id])
                 self.parts.removal.enqueue(
                     transaction, source.team_id, document_id=row.id, version=row.version, parent_id=self.job.id
                 )

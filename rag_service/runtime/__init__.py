@@ -9,17 +9,21 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from connectors.base import Connector
 from rag_service.blobs import BlobStore, LocalBlobs
 from rag_service.chunking.structure import StructureChunker
 from rag_service.db import Database, collections, jobs, sources
+from rag_service.db.sources import Source
 from rag_service.embedding.base import Embedder
 from rag_service.errors import ConfigError, RagError
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.catalogue import Catalogue
+from rag_service.ingest.credentials import Credentials
+from rag_service.ingest.discretion import Discreet
 from rag_service.ingest.drift import Drift
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.intake import Intake, Ring
@@ -31,10 +35,13 @@ from rag_service.observe.spans import traced
 from rag_service.observe.state import Cached
 from rag_service.parsing.sandbox import ParserSandbox
 from rag_service.queue import Broker, make_broker, send
+from rag_service.retrieval.audit import RetrievalAudit
 from rag_service.retrieval.retriever import Retriever
 from rag_service.retrieval.traces import Traces
 from rag_service.retrieval.why_not import WhyNot
+from rag_service.runtime.declared import put_on_record
 from rag_service.runtime.observing import shared_state
+from rag_service.runtime.secret_keys import make_vault
 from rag_service.runtime.variants import (
     lexical_of,
     make_connector,
@@ -46,6 +53,8 @@ from rag_service.runtime.variants import (
 from rag_service.settings import Settings
 from rag_service.types import JobKind
 from rag_service.vectors.base import VectorStore
+
+Connect: TypeAlias = Callable[[str, Mapping[str, Any]], Connector | Discreet]
 
 # Terms of an average chunk that survive the stop list: about six in ten of its tokens in English prose.
 _TERMS_PER_TOKEN = 0.6
@@ -80,7 +89,9 @@ class Runtime:
     traces: Traces
     drift: Drift
     state: Cached
-    connect: Callable[[str, Mapping[str, Any]], Connector]
+    retrieval_audit: RetrievalAudit
+    credentials: Credentials
+    connect: Connect
     ring: Ring
     _locks: list[IO[str]] = field(default_factory=list)
 
@@ -97,14 +108,21 @@ class Runtime:
         # The model gives up the interpreter lock at each of its hundred steps and waits to get it back: with the usual
         # 5 ms beside busy threads, embedding came down to a sixth (18 instead of 110 texts/s where measured).
         sys.setswitchinterval(_SWITCH_S)
-        self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.lock_folder()
         if self.embedded:
-            self._locks.append(_lock(self.settings.data_dir))
             # What a killed process left of documents it was parsing.
             shutil.rmtree(_scratch(self.settings), ignore_errors=True)
         self.database.migrate()
+        self.credentials.check_keys()
+        put_on_record(self.database, self.settings)
         self.catalogue.check_models()
         self.calibration.adopt_analysers()
+
+    def lock_folder(self) -> None:
+        """Take the data folder, where one process holds everything. Raises ConfigError when another has it."""
+        self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.embedded:
+            self._locks.append(_lock(self.settings.data_dir))
 
     def recover(self) -> None:
         """At the start of the only worker process: give back what the one before held, and ring for all there is."""
@@ -168,6 +186,7 @@ class Runtime:
         self.leases.close()
         self.progress.close()
         self.traces.close()
+        self.retrieval_audit.close()
         self.vectors.close()
         self.database.close()
         while self._locks:
@@ -190,12 +209,11 @@ def build(settings: Settings) -> Runtime:
     def ring(kind: JobKind, job_id: str) -> None:
         send(broker, kind.value, job_id)
 
-    def connect(source_type: str, config: Mapping[str, Any]) -> Connector:
-        return make_connector(settings.source_root, source_type, config)
-
+    credentials = Credentials(database, make_vault(settings, alone=settings.qdrant_url is None))
+    connect = partial(make_connector, settings.source_root)
     intake = Intake(database, blobs, ring)
     removal = Removal(database, blobs, vectors, ring)
-    syncer = Syncer(database, intake, removal, connect, ring)
+    syncer = Syncer(database, intake, removal, _opener(credentials, connect), ring)
     progress = ProgressBoard(database)
     calibration = Calibration(database, vectors, chunker, lexical_of, ring)
     indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, lexical_of, progress, calibration)
@@ -220,17 +238,18 @@ def build(settings: Settings) -> Runtime:
         runner=Runner(database, leases, indexer, syncer, removal, calibration),
         retriever=retriever,
         why_not=WhyNot(database, vectors, retriever),
-        traces=Traces(
-            database,
-            sample=settings.trace_sample,
-            retention_s=settings.trace_retention_s,
-            limit=settings.trace_limit,
-        ),
         drift=Drift(database, vectors),
         state=shared_state(database, broker),
+        traces=_traces(settings, database),
+        retrieval_audit=RetrievalAudit(database, enabled=settings.retrieval_audit),
+        credentials=credentials,
         connect=connect,
         ring=ring,
     )
+
+
+def _opener(credentials: Credentials, connect: Connect) -> Callable[[Source], Connector | Discreet]:
+    return lambda source: connect(source.type, credentials.whole(source))
 
 
 def _problem(attempt: Callable[[], object]) -> str | None:
@@ -257,6 +276,12 @@ def _retriever(
         candidates=settings.candidates,
         read_text=blobs.get,
         rerank_depth=settings.reranker_depth,
+    )
+
+
+def _traces(settings: Settings, database: Database) -> Traces:
+    return Traces(
+        database, sample=settings.trace_sample, retention_s=settings.trace_retention_s, limit=settings.trace_limit
     )
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import connectors
 from connectors.base import Connector
 from connectors.errors import FatalSourceError
+from connectors.secret_fields import secret_fields
 from rag_service.embedding.base import Embedder, LexicalEncoder
 from rag_service.embedding.lexical import Bm25Encoder, checked_language
 from rag_service.errors import ConfigError
+from rag_service.ingest.discretion import Discreet, discreet
 from rag_service.reranking.base import NullReranker, Reranker
 from rag_service.settings import Settings
 from rag_service.types import IndexVersion
@@ -95,13 +97,15 @@ def _encoder(average_length: float, analyser: str) -> Bm25Encoder:
     return Bm25Encoder(average_length, checked_language(analyser))
 
 
-def make_connector(source_root: Path | None, source_type: str, config: Mapping[str, Any]) -> Connector:
+def make_connector(source_root: Path | None, source_type: str, config: Mapping[str, Any]) -> Connector | Discreet:
+    """A connector that cannot tell its credentials. Raises FatalSourceError, which names no value."""
     if source_root is not None and source_type == "files" and not _lies_in(source_root, str(config.get("root", ""))):
         raise FatalSourceError(
             f"The folder must lie in {source_root}. Move it there or change RAG_SOURCE_ROOT.",
             code="outside_source_root",
         )
-    return connectors.create(source_type, config)
+    hidden = {name: config[name] for name in secret_fields(connectors.load(source_type).Config) & config.keys()}
+    return discreet(lambda: connectors.create(source_type, config), hidden)
 
 
 def _lies_in(source_root: Path, folder: str) -> bool:

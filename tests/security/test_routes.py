@@ -71,6 +71,8 @@ OPENS_TO: dict[str, set[str]] = {
     "why_not": _QUERY,
     "get_query": _QUERY,
     "replay_query": _QUERY,
+    "list_audit": {"admin"},
+    "export_audit": {"admin"},
 }
 
 # A body that each route takes, for those that need one.

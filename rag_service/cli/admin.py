@@ -1,0 +1,11 @@
+"""rag admin: what whoever runs the service does, beside the running service or while it is stopped."""
+
+from __future__ import annotations
+
+import typer
+
+from rag_service.cli import audit, rotate_secrets
+
+commands = typer.Typer(help="Running the service: its keys and its audit log.", no_args_is_help=True)
+commands.command("rotate-secrets")(rotate_secrets.rotate_secrets)
+commands.add_typer(audit.commands, name="audit")
