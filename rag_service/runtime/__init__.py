@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from connectors.base import Connector
-from rag_service.blobs import BlobStore, LocalBlobs
+from rag_service.blobs import BlobStore
 from rag_service.chunking.structure import StructureChunker
 from rag_service.db import Database, collections, jobs, sources
 from rag_service.embedding.base import Embedder
@@ -33,6 +33,7 @@ from rag_service.retrieval.traces import Traces
 from rag_service.retrieval.why_not import WhyNot
 from rag_service.runtime.variants import (
     lexical_of,
+    make_blobs,
     make_connector,
     make_embedder,
     make_reranker,
@@ -138,6 +139,7 @@ class Runtime:
             "database": self._database_problem(),
             "embedder": _problem(lambda: self.embedder.identity),
             "vectors": _problem(self._touch_vectors),
+            "blobs": _problem(self.blobs.check),
         }
 
     def _touch_vectors(self) -> None:
@@ -171,7 +173,7 @@ def build(settings: Settings) -> Runtime:
     """Wire the service. Opens nothing yet and loads no model. Raises ConfigError for a mix that cannot work."""
     refuse_impossible(settings)
     database = Database(settings.sql_url)
-    blobs = LocalBlobs(settings.data_dir / "blobs")
+    blobs = make_blobs(settings)
     vectors = make_vectors(settings)
     embedder = make_embedder(settings)
     broker = make_broker(settings.redis_url)

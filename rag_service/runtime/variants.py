@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import connectors
 from connectors.base import Connector
 from connectors.errors import FatalSourceError
+from rag_service.blobs import BlobStore, LocalBlobs
 from rag_service.embedding.base import Embedder, LexicalEncoder
 from rag_service.embedding.lexical import Bm25Encoder, checked_language
 from rag_service.errors import ConfigError
@@ -29,6 +31,36 @@ def refuse_impossible(settings: Settings) -> None:
         raise ConfigError("RAG_EMBEDDER=http needs RAG_EMBEDDING_URL, the base URL of an embeddings API.")
     if settings.reranker == "http" and not settings.reranker_url:
         raise ConfigError("RAG_RERANKER=http needs RAG_RERANKER_URL, the address that reranking requests go to.")
+
+
+def make_blobs(settings: Settings) -> BlobStore:
+    """Raises ConfigError for an address that names no store."""
+    if settings.blobs_url is None:
+        return LocalBlobs(settings.data_dir / "blobs")
+    url = urlsplit(settings.blobs_url)
+    if url.scheme == "file" and url.netloc in ("", "localhost") and len(url.path) > 1:
+        return LocalBlobs(Path(unquote(url.path)), shared=True)
+    if url.scheme != "s3" or not url.netloc or url.query or "@" in url.netloc:
+        raise ConfigError(
+            "RAG_BLOBS_URL must be s3://bucket/prefix, or file:///folder for a folder that is shared. "
+            "Credentials belong into RAG_BLOBS_ACCESS_KEY and RAG_BLOBS_SECRET_KEY."
+        )
+    if (settings.blobs_access_key is None) != (settings.blobs_secret_key is None):
+        raise ConfigError("RAG_BLOBS_ACCESS_KEY and RAG_BLOBS_SECRET_KEY go together: set both or neither.")
+    from rag_service.blobs.objects import ObjectBlobs, connect_to
+
+    secret = settings.blobs_secret_key
+    return ObjectBlobs(
+        connect_to(
+            url.netloc,
+            unquote(url.path).strip("/"),
+            endpoint=settings.blobs_endpoint,
+            region=settings.blobs_region,
+            access_key=settings.blobs_access_key,
+            secret_key=secret.get_secret_value() if secret else None,
+            timeout_s=settings.blobs_timeout_s,
+        )
+    )
 
 
 def make_vectors(settings: Settings) -> VectorStore:
