@@ -30,6 +30,20 @@ class Settings(BaseSettings):
         None, description="Qdrant server; the embedded store in the data folder when not given."
     )
     qdrant_api_key: SecretStr | None = Field(None, description="API key of the Qdrant server.")
+    qdrant_timeout_s: int = Field(30, ge=1, le=600, description="Seconds that one request to Qdrant may take.")
+    qdrant_shards: int = Field(1, ge=1, le=256, description="Shards of a new index, if its collection is silent.")
+    qdrant_replicas: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Machines that hold each shard of a new index, if its collection is silent.",
+    )
+    qdrant_on_disk: bool = Field(
+        False, description="Leave the vectors of a new index on disk, if its collection is silent."
+    )
+    qdrant_quantisation: Literal["none", "int8", "binary"] = Field(
+        "none", description="Smaller copies of a new index's vectors to search by, if its collection is silent."
+    )
     blobs_url: str | None = Field(
         None,
         description="Where the blobs are kept: `s3://bucket/prefix`, or `file:///folder` for one that several machines "

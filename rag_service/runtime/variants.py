@@ -18,7 +18,7 @@ from rag_service.errors import ConfigError
 from rag_service.reranking.base import NullReranker, Reranker
 from rag_service.settings import Settings
 from rag_service.types import IndexVersion
-from rag_service.vectors.base import VectorStore
+from rag_service.vectors.base import Storage, VectorStore
 
 
 def refuse_impossible(settings: Settings) -> None:
@@ -68,7 +68,12 @@ def make_vectors(settings: Settings) -> VectorStore:
         from rag_service.vectors.server import ServerVectorStore, connect_to
 
         key = settings.qdrant_api_key
-        return ServerVectorStore(connect_to(settings.qdrant_url, key.get_secret_value() if key else None))
+        secret = key.get_secret_value() if key else None
+        storage = Storage(
+            settings.qdrant_shards, settings.qdrant_replicas, settings.qdrant_on_disk, settings.qdrant_quantisation
+        )
+        connect = connect_to(settings.qdrant_url, secret, timeout_s=settings.qdrant_timeout_s)
+        return ServerVectorStore(connect, storage=storage)
     from rag_service.vectors.edge import EdgeVectorStore
 
     return EdgeVectorStore(settings.data_dir / "vectors")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from rag_service.access import AccessScope, AccessTokens
@@ -28,11 +28,11 @@ class Storage:
 class IndexSpec:
     """The physical shape of one index version. Dense vectors are unit length and compared by cosine.
 
-    `storage` None leaves the choice to the store. It matters only when the index is made.
+    `storage` names what of `Storage` is wished; the rest is the store's choice. It matters only when the index is made.
     """
 
     dimensions: int
-    storage: Storage | None = None
+    storage: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class VectorStore(Protocol):
     def create(self, index: str, spec: IndexSpec) -> None:
         """Make an empty index; one that exists with the same dimensions is left as it is.
 
-        Raises InvalidRequest for a `storage` that this store cannot offer.
+        Raises InvalidRequest for a `storage` when this store has no such choices.
         """
         ...
 

@@ -55,7 +55,7 @@ class EdgeVectorStore:
     def create(self, index: str, spec: IndexSpec) -> None:
         with self._lifecycle:
             self.open()
-            if spec.storage is not None:
+            if spec.storage:
                 raise InvalidRequest(
                     "The embedded vector store keeps every index in one folder. Leave `storage` away, or set "
                     "RAG_QDRANT_URL so that a Qdrant server keeps it.",

@@ -6,7 +6,7 @@ from typing import Any
 
 from qdrant_client import models
 
-from rag_service.vectors.base import IndexSpec, Storage
+from rag_service.vectors.base import Storage
 from rag_service.vectors.payload import KEYWORD_KEYS
 
 # One value per document, or one for the whole index: links in the graph along these would never be walked.
@@ -36,12 +36,12 @@ SEARCH = models.SearchParams(
 )
 
 
-def creation(spec: IndexSpec, storage: Storage) -> dict[str, Any]:
+def creation(dimensions: int, storage: Storage) -> dict[str, Any]:
     """The arguments of `create_collection`. A write counts when a majority of the replicas has it."""
     return {
         "vectors_config": {
             "dense": models.VectorParams(
-                size=spec.dimensions, distance=models.Distance.COSINE, on_disk=storage.on_disk or None
+                size=dimensions, distance=models.Distance.COSINE, on_disk=storage.on_disk or None
             )
         },
         "sparse_vectors_config": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, islice
 from typing import Any, TypeAlias
@@ -68,8 +68,8 @@ class _Collection:
 class ServerVectorStore:
     """Behaves as the embedded store does. `prefix` keeps this service's collections apart from others on the server.
 
-    Reads may come from any replica: what they find is confirmed in SQL before anybody sees it. `storage` is for
-    indexes whose spec says nothing.
+    Reads may come from any replica: what they find is confirmed in SQL before anybody sees it. `storage` is how indexes
+    are kept whose spec says nothing.
     """
 
     def __init__(self, connect: Connect, prefix: str = "", storage: Storage | None = None) -> None:
@@ -157,7 +157,7 @@ class ServerVectorStore:
 
     def _make(self, name: str, spec: IndexSpec) -> None:
         try:
-            self._client.create_collection(name, **creation(spec, spec.storage or self._storage))
+            self._client.create_collection(name, **creation(spec.dimensions, replace(self._storage, **spec.storage)))
         except UnexpectedResponse as error:
             if error.status_code != httpx.codes.CONFLICT:  # another process made it first
                 raise
