@@ -37,6 +37,37 @@ class Settings(BaseSettings):
         None, repr=False, description="Qdrant server; the embedded store in the data folder when not given."
     )
     qdrant_api_key: SecretStr | None = Field(None, description="API key of the Qdrant server.")
+    qdrant_timeout_s: int = Field(30, ge=1, le=600, description="Seconds that one request to Qdrant may take.")
+    qdrant_shards: int = Field(1, ge=1, le=256, description="Shards of a new index, if its collection is silent.")
+    qdrant_replicas: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Machines that hold each shard of a new index, if its collection is silent.",
+    )
+    qdrant_on_disk: bool = Field(
+        False, description="Leave the vectors of a new index on disk, if its collection is silent."
+    )
+    qdrant_quantisation: Literal["none", "int8", "binary"] = Field(
+        "none", description="Smaller copies of a new index's vectors to search by, if its collection is silent."
+    )
+    blobs_url: str | None = Field(
+        None,
+        description="Where the blobs are kept: `s3://bucket/prefix`, or `file:///folder` for one that several machines "
+        "share; a folder in the data folder when not given.",
+    )
+    blobs_endpoint: str | None = Field(
+        None,
+        description="Address of a store that speaks S3, such as `https://minio.internal:9000`; Amazon's if not given.",
+    )
+    blobs_region: str | None = Field(None, description="Region of the bucket; the usual AWS environment if not given.")
+    blobs_access_key: str | None = Field(
+        None, description="Access key of the bucket; the usual AWS environment if not given."
+    )
+    blobs_secret_key: SecretStr | None = Field(None, description="Secret key that belongs to the access key.")
+    blobs_timeout_s: float = Field(
+        30.0, gt=0, le=600, description="Seconds that one request to the bucket may take, its repetitions included."
+    )
     worker_threads: int = Field(8, ge=1, le=64, description="Jobs that one worker process runs at a time.")
     source_root: Path | None = Field(
         None, description="Folder that `files` sources must lie in; any folder when not given."

@@ -97,6 +97,7 @@ collections = Table(
     Column("language", String(32), nullable=False, default="auto"),
     Column("active_index", String(80)),
     Column("retrieval", Json, nullable=False, server_default="{}"),
+    Column("storage", Json, nullable=False, server_default="{}"),
     _time("created_at", nullable=False),
     UniqueConstraint("team_id", "name"),
 )

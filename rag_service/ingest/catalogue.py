@@ -32,7 +32,7 @@ class Catalogue:
         """A team starts with the collection `default`. Raises Conflict."""
         with self.database.transaction() as transaction:
             team = teams.create(transaction.connection, team_id, name)
-            self._add(transaction.connection, team_id, collections.DEFAULT, "", _DEFAULT_LANGUAGE)
+            self._add(transaction.connection, team_id, collections.DEFAULT, "", _DEFAULT_LANGUAGE, storage={})
             transaction.audit("team.created", team_id, team=team_id, after={"name": name})
             return team
 
@@ -44,20 +44,24 @@ class Catalogue:
         description: str,
         language: Language,
         retrieval: Mapping[str, Any] | None = None,
+        storage: Mapping[str, Any] | None = None,
     ) -> Collection:
-        """Raises Conflict."""
+        """Raises Conflict; InvalidRequest for a `storage` that the vector store does not offer."""
         with self.database.transaction() as transaction:
-            made = self._add(transaction.connection, team_id, name, description, language)
+            made = self._add(transaction.connection, team_id, name, description, language, storage=storage or {})
             transaction.audit("collection.created", made.id, team=team_id, after={"name": name, "language": language})
-            if not retrieval:
+            if not retrieval and not storage:
                 return made
-            collections.change(transaction.connection, made.id, retrieval=dict(retrieval))
+            collections.change(
+                transaction.connection, made.id, retrieval=dict(retrieval or {}), storage=dict(storage or {})
+            )
             return collections.get(transaction.connection, team_id, made.id)
 
     def check_models(self) -> None:
         """Raises ConfigError when an active index was built with another model than the one configured."""
         with self.database.read() as connection:
             active = collections.all_active(connection)
+            wished = collections.wished_storage(connection)
         for index in active:
             if index.embedder != self.embedder.identity:
                 raise ConfigError(
@@ -66,9 +70,18 @@ class Catalogue:
                     "RAG_DATA_DIR and ingest again.",
                     code="model_changed",
                 )
-            self.vectors.create(index.id, IndexSpec(index.embedder.dimensions))
+            self.vectors.create(index.id, IndexSpec(index.embedder.dimensions, wished.get(index.id, {})))
 
-    def _add(self, connection: Connection, team_id: str, name: str, description: str, language: str) -> Collection:
+    def _add(
+        self,
+        connection: Connection,
+        team_id: str,
+        name: str,
+        description: str,
+        language: str,
+        *,
+        storage: Mapping[str, Any],
+    ) -> Collection:
         made = collections.create(connection, team_id, name, description=description, language=language)
         index = collections.add_index(
             connection,
@@ -79,5 +92,5 @@ class Catalogue:
             average_length=self.average_length,
             calibrate_at=FIRST_AFTER,
         )
-        self.vectors.create(index.id, IndexSpec(index.embedder.dimensions))
+        self.vectors.create(index.id, IndexSpec(index.embedder.dimensions, storage))
         return collections.get(connection, team_id, made.id)

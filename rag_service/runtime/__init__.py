@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from connectors.base import Connector
-from rag_service.blobs import BlobStore, LocalBlobs
+from rag_service.blobs import BlobStore
 from rag_service.chunking.structure import StructureChunker
 from rag_service.db import Database, collections, jobs, sources
 from rag_service.db.sources import Source
@@ -44,6 +44,7 @@ from rag_service.runtime.observing import shared_state
 from rag_service.runtime.secret_keys import make_vault
 from rag_service.runtime.variants import (
     lexical_of,
+    make_blobs,
     make_connector,
     make_embedder,
     make_reranker,
@@ -163,6 +164,7 @@ class Runtime:
             "database": self._database_problem(),
             "embedder": _problem(lambda: self.embedder.identity),
             "vectors": _problem(self._touch_vectors),
+            "blobs": _problem(self.blobs.check),
         }
 
     def _touch_vectors(self) -> None:
@@ -197,7 +199,7 @@ def build(settings: Settings) -> Runtime:
     """Wire the service. Opens nothing yet and loads no model. Raises ConfigError for a mix that cannot work."""
     refuse_impossible(settings)
     database = Database(settings.sql_url)
-    blobs = traced(LocalBlobs(settings.data_dir / "blobs"), "blobs", "put", "get", "delete")
+    blobs = traced(make_blobs(settings), "blobs", "put", "get", "delete")
     vectors = traced(make_vectors(settings), "vectors", "upsert", "delete", "update", "set_lexical", "search")
     embedder = make_embedder(settings)
     broker = make_broker(settings.redis_url)

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import connectors
 from connectors.base import Connector
 from connectors.errors import FatalSourceError
 from connectors.secret_fields import secret_fields
+from rag_service.blobs import BlobStore, LocalBlobs
 from rag_service.embedding.base import Embedder, LexicalEncoder
 from rag_service.embedding.lexical import Bm25Encoder, checked_language
 from rag_service.errors import ConfigError
@@ -18,7 +20,7 @@ from rag_service.ingest.discretion import Discreet, discreet
 from rag_service.reranking.base import NullReranker, Reranker
 from rag_service.settings import Settings
 from rag_service.types import IndexVersion
-from rag_service.vectors.base import VectorStore
+from rag_service.vectors.base import Storage, VectorStore
 
 
 def refuse_impossible(settings: Settings) -> None:
@@ -33,12 +35,47 @@ def refuse_impossible(settings: Settings) -> None:
         raise ConfigError("RAG_RERANKER=http needs RAG_RERANKER_URL, the address that reranking requests go to.")
 
 
+def make_blobs(settings: Settings) -> BlobStore:
+    """Raises ConfigError for an address that names no store."""
+    if settings.blobs_url is None:
+        return LocalBlobs(settings.data_dir / "blobs")
+    url = urlsplit(settings.blobs_url)
+    if url.scheme == "file" and url.netloc in ("", "localhost") and len(url.path) > 1:
+        return LocalBlobs(Path(unquote(url.path)), shared=True)
+    if url.scheme != "s3" or not url.netloc or url.query or "@" in url.netloc:
+        raise ConfigError(
+            "RAG_BLOBS_URL must be s3://bucket/prefix, or file:///folder for a folder that is shared. "
+            "Credentials belong into RAG_BLOBS_ACCESS_KEY and RAG_BLOBS_SECRET_KEY."
+        )
+    if (settings.blobs_access_key is None) != (settings.blobs_secret_key is None):
+        raise ConfigError("RAG_BLOBS_ACCESS_KEY and RAG_BLOBS_SECRET_KEY go together: set both or neither.")
+    from rag_service.blobs.objects import ObjectBlobs, connect_to
+
+    secret = settings.blobs_secret_key
+    return ObjectBlobs(
+        connect_to(
+            url.netloc,
+            unquote(url.path).strip("/"),
+            endpoint=settings.blobs_endpoint,
+            region=settings.blobs_region,
+            access_key=settings.blobs_access_key,
+            secret_key=secret.get_secret_value() if secret else None,
+            timeout_s=settings.blobs_timeout_s,
+        )
+    )
+
+
 def make_vectors(settings: Settings) -> VectorStore:
     if settings.qdrant_url:
         from rag_service.vectors.server import ServerVectorStore, connect_to
 
         key = settings.qdrant_api_key
-        return ServerVectorStore(connect_to(settings.qdrant_url, key.get_secret_value() if key else None))
+        secret = key.get_secret_value() if key else None
+        storage = Storage(
+            settings.qdrant_shards, settings.qdrant_replicas, settings.qdrant_on_disk, settings.qdrant_quantisation
+        )
+        connect = connect_to(settings.qdrant_url, secret, timeout_s=settings.qdrant_timeout_s)
+        return ServerVectorStore(connect, storage=storage)
     from rag_service.vectors.edge import EdgeVectorStore
 
     return EdgeVectorStore(settings.data_dir / "vectors")
