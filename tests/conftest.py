@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -9,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from fastapi.testclient import TestClient
 
@@ -132,9 +136,21 @@ def settings_for(data_dir: Path, **more: Any) -> Settings:
         "worker_threads": 2,
         "parser_processes": 1,
         "sweep_s": 0.5,
+        "database_url": database_for(data_dir),
         **more,
     }
     return Settings(**values)
+
+
+def database_for(data_dir: Path) -> str | None:
+    """Of the server that RAG_TEST_DATABASE_URL names, a database that belongs to `data_dir`; SQLite without one."""
+    server = os.environ.get("RAG_TEST_DATABASE_URL")
+    if server is None:
+        return None
+    name = f"rag_test_{hashlib.sha256(str(data_dir).encode()).hexdigest()[:16]}"
+    with psycopg.connect(server, autocommit=True) as connection, contextlib.suppress(psycopg.errors.DuplicateDatabase):
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+    return server.rpartition("/")[0] + "/" + name
 
 
 @dataclass
