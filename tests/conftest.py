@@ -17,7 +17,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from rag_service.api.app import create_app
-from rag_service.db import jobs
+from rag_service.db import jobs, ringing
 from rag_service.runtime import Runtime, build
 from rag_service.settings import Settings
 from workers.inside import InsideWorker
@@ -65,12 +65,13 @@ class Service:
         """Run what is queued in this thread, for services whose worker was not started."""
         while True:
             with self.runtime.database.transaction() as transaction:
-                due = jobs.to_ring(transaction.connection, silent_for_s=0, limit=None)
+                ringing.forget_all(transaction.connection)
+                due = ringing.fill(transaction.connection, ringing.Limits(jobs=1000, syncs=1000))
                 jobs.settle_parent(transaction.connection)
             if not due:
                 return
-            for _, job_id in due:
-                self.runtime.runner.run(job_id)
+            for bell in due:
+                self.runtime.runner.run(bell.job_id)
 
 
 @dataclass(frozen=True)

@@ -10,22 +10,25 @@ from typing import Any, Literal
 from connectors.base import Acl
 from rag_service.access import AccessTokens, tokens_of
 from rag_service.blobs import BlobStore
-from rag_service.db import Connection, Database, documents, jobs
+from rag_service.db import Connection, Database, documents
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.errors import Conflict, RetryableError
+from rag_service.ingest.doorbell import Doorbell
 from rag_service.types import DocumentFailure, DocumentStatus, JobKind, Metadata, new_id
 
 Change = Literal["new", "modified", "metadata_modified", "unchanged"]
 OnConflict = Literal["replace", "skip", "error"]
-Ring = Callable[[JobKind, str], object]
 # Two writers of one document settle in one round; more means a storm, and the sender should back off.
 _ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where documents go: `default_acl` is what applies to those without an ACL of their own."""
+    """Where documents go: `default_acl` is what applies to those without an ACL of their own.
+
+    `bulk`: nobody waits for one of them, so they stand behind uploads. Documents of a sync always do.
+    """
 
     team_id: str
     collection_id: str
@@ -33,6 +36,7 @@ class Target:
     source_id: str = documents.NO_SOURCE
     listing: int = 0
     parent_id: str | None = None
+    bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,10 @@ class Receipt:
 
 
 class Intake:
-    def __init__(self, database: Database, blobs: BlobStore, ring: Ring) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, doorbell: Doorbell) -> None:
         self._database = database
         self._blobs = blobs
-        self._ring = ring
+        self._doorbell = doorbell
 
     def accept(
         self,
@@ -147,15 +151,14 @@ class Intake:
 
     def _purge_former(self, transaction: Transaction, deleted: Document) -> None:
         """Its removal has not come round yet and would take it for alive; the new version may never be indexed."""
-        job_id = jobs.add(
-            transaction.connection,
+        self._doorbell.add(
+            transaction,
             JobKind.REMOVE,
             deleted.team_id,
             document_id=deleted.id,
             version=deleted.version,
             payload={"collection_id": None, "indexes": []},
         )
-        transaction.on_commit(lambda: self._ring(JobKind.REMOVE, job_id))
 
     def _insert(self, transaction: Transaction, target: Target, draft: _Draft) -> Receipt:
         item, content = draft.item, draft.content
@@ -199,18 +202,17 @@ class Intake:
         return stored
 
     def _enqueue(self, transaction: Transaction, target: Target, document: Document, change: Change) -> Receipt:
-        connection = transaction.connection
-        documents.record(connection, document.id, document.version, "accepted", change=change)
-        job_id = jobs.add(
-            connection,
+        documents.record(transaction.connection, document.id, document.version, "accepted", change=change)
+        job_id = self._doorbell.add(
+            transaction,
             JobKind.INDEX,
             document.team_id,
+            bulk=target.bulk,
             source_id=document.source_id or None,
             document_id=document.id,
             version=document.version,
             parent_id=target.parent_id,
         )
-        transaction.on_commit(lambda: self._ring(JobKind.INDEX, job_id))
         return Receipt(document, change, job_id)
 
     def change_acl(
@@ -227,7 +229,7 @@ class Intake:
         """Apply a source's new default to its documents without an ACL of their own; returns how many."""
         inheriting = documents.inheriting(transaction.connection, source_id)
         for document in inheriting:
-            self._change(transaction, document, {}, tokens_of(acl), None)
+            self._change(transaction, document, {}, tokens_of(acl), None, bulk=True)
         return len(inheriting)
 
     def _change(
@@ -237,29 +239,32 @@ class Intake:
         values: Mapping[str, Any],
         tokens: AccessTokens | None,
         parent_id: str | None,
+        *,
+        bulk: bool = False,
     ) -> Receipt:
         stored = documents.change(transaction.connection, document, values, tokens)
         if stored is None:
             raise Conflict("The document was changed by somebody else at the same time. Try again.", code="busy")
         kind = "fields_changed" if tokens is None else "acl_changed"
         documents.record(transaction.connection, document.id, document.version, kind)
-        return Receipt(stored, "metadata_modified", self.refresh(transaction, stored, parent_id))
+        return Receipt(stored, "metadata_modified", self.refresh(transaction, stored, parent_id, bulk=bulk))
 
-    def refresh(self, transaction: Transaction, document: Document, parent_id: str | None = None) -> str | None:
+    def refresh(
+        self, transaction: Transaction, document: Document, parent_id: str | None = None, *, bulk: bool = False
+    ) -> str | None:
         """Queue bringing a document's chunks up to its ACL and fields; None when nothing is indexed yet."""
         if document.indexed_version is None:
             return None
-        job_id = jobs.add(
-            transaction.connection,
+        return self._doorbell.add(
+            transaction,
             JobKind.REFRESH,
             document.team_id,
+            bulk=bulk,
             source_id=document.source_id or None,
             document_id=document.id,
             version=document.version,
             parent_id=parent_id,
         )
-        transaction.on_commit(lambda: self._ring(JobKind.REFRESH, job_id))
-        return job_id
 
     def reject(self, target: Target, external_id: str, failure: DocumentFailure) -> None:
         """Put on record that an item could not be fetched. A version that answers goes on answering."""

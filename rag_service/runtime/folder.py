@@ -1,0 +1,58 @@
+"""The data folder: of one process where it holds a database or vectors, shared by all where it holds only blobs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from rag_service.db import Database, installation
+from rag_service.errors import ConfigError
+
+
+def lock(data_dir: Path) -> IO[str]:
+    """Keeps every other process out until it is closed. Raises ConfigError when one is in."""
+    file = (data_dir / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise ConfigError(
+            f"Another process uses the data folder {data_dir}. Stop it, or choose another RAG_DATA_DIR."
+        ) from None
+    return file
+
+
+def check_shared(blobs: Path, database: Database) -> None:
+    """That this folder is the one in which the other processes of this database keep their blobs.
+
+    The first process leaves a mark in the folder and its twin in the database. Raises ConfigError where they differ:
+    then each machine has a folder of its own, and a worker would not find what an API process was sent.
+    """
+    blobs.mkdir(parents=True, exist_ok=True)
+    path = blobs / "installation"
+    with suppress(FileExistsError):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(16))
+    mark = path.read_text()
+    with database.transaction() as transaction:
+        known = installation.claim(transaction.connection, "blobs", mark)
+    if known != mark:
+        raise ConfigError(
+            f"The folder {blobs} is not the one in which other processes of this database keep their blobs. Mount that "
+            "one here: several machines need one shared folder or a store of objects."
+        )
+
+
+def admin_key(data_dir: Path) -> str:
+    """Made once and kept in the data folder, readable by its owner only."""
+    path = data_dir / "admin.key"
+    if not path.exists():
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(f"rag_admin_{secrets.token_urlsafe(32)}\n")
+    return path.read_text().strip()
