@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+import dramatiq
 from dramatiq import Broker, Middleware, Worker
 
 from rag_service.errors import RagError
@@ -52,4 +53,4 @@ def start() -> Broker:
     return broker
 
 
-broker = start()
+dramatiq.set_broker(start())

@@ -30,12 +30,15 @@ class Pools:
     def start(self) -> None:
         broker = self.runtime.broker
         declare_actors(broker, self.runtime.runner.run)
+        standing = list(broker.middleware)
         for queue in self.queues:
             worker = dramatiq.Worker(
                 broker, queues={queue}, worker_timeout=_POLL_MS, worker_threads=self._threads(queue)
             )
             worker.start()
             self._workers.append(worker)
+            # What tells the worker of queues has told it of all there will be; a second one would be warned of.
+            broker.middleware[:] = standing
 
     def stop(self, patience_s: float) -> None:
         """Take nothing more; wait for what is under way, then hand the rest back to be run by others."""

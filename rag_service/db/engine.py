@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 from rag_service.errors import ConfigError, InvalidRequest, RetryableError
@@ -143,7 +143,7 @@ def _available() -> Iterator[None]:
         state = str(getattr(error.orig, "sqlstate", None) or "")
         if error.connection_invalidated or state.startswith(_PASSING):
             raise _unavailable(error) from error
-        if state.startswith("22"):  # a NUL character, a string that is too long
+        if isinstance(error, DataError):  # a NUL character, a string that is too long
             raise InvalidRequest("A text holds characters, or is of a length, that cannot be stored.") from error
         raise
 
@@ -168,6 +168,7 @@ def _server_engine(url: URL, pool: int) -> Engine:
     alive = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
     return create_engine(
         url,
+        hide_parameters=True,  # errors are logged, and the texts of documents must not be
         pool_pre_ping=True,
         pool_size=pool,
         max_overflow=pool,

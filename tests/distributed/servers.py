@@ -48,8 +48,19 @@ class Process:
     environment: Mapping[str, str] = field(default_factory=dict)
     user: int | None = None
     _process: subprocess.Popen[bytes] | None = None
+    _former: int = 0
 
     def start(self) -> None:
+        self.launch()
+        self.wait_until(self.is_ready)
+
+    def is_ready(self) -> bool:
+        """Whether it does what it was started for."""
+        return self.running
+
+    def launch(self) -> None:
+        """Start it, and do not wait until it is ready."""
+        self._former = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
@@ -67,7 +78,12 @@ class Process:
 
     @property
     def output(self) -> str:
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
+        """What it has written since it was started last."""
+        if not self.log.exists():
+            return ""
+        with self.log.open(errors="replace") as log:
+            log.seek(self._former)
+            return log.read()
 
     def send(self, number: signal.Signals) -> None:
         """To the process and all that it has started."""
@@ -124,11 +140,7 @@ class RedisServer(Process):
     def client(self) -> redis.Redis:
         return redis.Redis.from_url(self.url)
 
-    def start(self) -> None:
-        super().start()
-        self.wait_until(self._answers)
-
-    def _answers(self) -> bool:
+    def is_ready(self) -> bool:
         try:
             with self.client() as client:
                 return bool(client.ping())
@@ -165,11 +177,10 @@ class PostgresServer(Process):
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
-    def start(self) -> None:
+    def launch(self) -> None:
         if not self._data.exists():
             self._initialise()
-        super().start()
-        self.wait_until(self._answers)
+        super().launch()
 
     def stop(self, patience_s: float = 60, number: signal.Signals = signal.SIGINT) -> int:
         """SIGINT ends open sessions first: a fast shutdown."""
@@ -190,7 +201,7 @@ class PostgresServer(Process):
         initdb += ["-E", "UTF8", "--locale", "C.UTF-8", "--no-sync"]
         subprocess.run(initdb, check=True, capture_output=True, user=self._user, group=self._user, cwd=self._root)
 
-    def _answers(self) -> bool:
+    def is_ready(self) -> bool:
         try:
             with psycopg.connect(self.url(), connect_timeout=2):
                 return True
@@ -208,11 +219,7 @@ class QdrantStandIn(Process):
         super().__init__(command, folder / "qdrant.log")
         self.url = f"http://127.0.0.1:{port}"
 
-    def start(self) -> None:
-        super().start()
-        self.wait_until(self._answers)
-
-    def _answers(self) -> bool:
+    def is_ready(self) -> bool:
         try:
             return httpx.get(self.url, timeout=2).is_success
         except httpx.TransportError:
