@@ -21,7 +21,7 @@ class Settings(BaseSettings):
         None, description="The admin key; made at first start and kept in the data folder when not given."
     )
     database_url: str | None = Field(
-        None, description="SQLAlchemy URL of the metadata database; SQLite in the data folder when not given."
+        None, description="`postgresql://` URL of the metadata database; SQLite in the data folder when not given."
     )
     database_pool: int = Field(
         10, ge=1, le=200, description="Connections to Postgres that each process keeps open; under load twice as many."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ _SERVER_OPTIONS = {
     "idle_in_transaction_session_timeout": "120s",
     "timezone": "UTC",
 }
+# As long as SQLite itself is told to wait for another process.
+_TURN_S = 30
 # Classes of SQLSTATE that say: nothing is wrong with the statement, try it again. 08 is the connection, 40 a deadlock,
 # 53 resources, 57 shut down or cancelled, 58 the server's system, 55P03 a lock, 25006 a server that only reads.
 _PASSING = ("08", "40", "53", "57", "58", "55P03", "25006")
@@ -53,6 +56,7 @@ class Database:
     def __init__(self, url: str, pool: int = 10) -> None:
         self._url = checked_url(url)
         self._pool = pool
+        self._turn = threading.Lock()
 
     @property
     def is_shared(self) -> bool:
@@ -75,8 +79,8 @@ class Database:
 
         Raises RetryableError when the database does not answer or is locked for too long.
         """
-        with _available(), self._engine.connect() as connection:
-            if connection.dialect.name == "sqlite":
+        with _available(), self._alone(), self._engine.connect() as connection:
+            if not self.is_shared:
                 # The write lock is taken at once: a read that turns into a write later would fail, not wait.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             transaction = Transaction(connection)
@@ -84,6 +88,22 @@ class Database:
             connection.commit()
         for hook in transaction.hooks:
             hook()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """SQLite has one writer, and who waits for it sleeps and asks again: beside many others, for seconds.
+
+        So the threads of this process wait here, where they are woken.
+        """
+        if self.is_shared:
+            yield
+            return
+        if not self._turn.acquire(timeout=_TURN_S):
+            raise RetryableError("The metadata database is busy. Try again shortly.", code="database_unavailable")
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def migrate(self) -> None:
         """Bring the schema to the newest revision. Of processes that start at once, one does it and the others wait.
