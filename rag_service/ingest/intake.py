@@ -10,7 +10,7 @@ from typing import Any, Literal
 from connectors.base import Acl
 from rag_service.access import AccessTokens, tokens_of
 from rag_service.blobs import BlobStore
-from rag_service.db import Connection, Database, documents
+from rag_service.db import Connection, Database, documents, jobs
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.errors import Conflict, RetryableError
@@ -19,6 +19,7 @@ from rag_service.types import DocumentFailure, DocumentStatus, JobKind, Metadata
 
 Change = Literal["new", "modified", "metadata_modified", "unchanged"]
 OnConflict = Literal["replace", "skip", "error"]
+_ENDED = (DocumentStatus.READY, DocumentStatus.FAILED, DocumentStatus.DELETED)
 # Two writers of one document settle in one round; more means a storm, and the sender should back off.
 _ROUNDS = 5
 
@@ -186,7 +187,8 @@ class Intake:
         if all(getattr(row, name) == value for name, value in described.items()):
             if item.version_tag != row.version_tag:
                 documents.note_tag(connection, row.id, item.version_tag)
-            if row.status == DocumentStatus.FAILED and _worth_retrying(row, target):
+            failed = row.status == DocumentStatus.FAILED and _worth_retrying(row, target)
+            if failed or _is_stranded(connection, row):
                 return self._enqueue(transaction, target, self._reopen(connection, row), "unchanged")
             return Receipt(row, "unchanged")
         values = {**described, "version_tag": item.version_tag, "listing": target.listing}
@@ -335,6 +337,11 @@ def _described(item: Incoming, row: Document | None) -> dict[str, Any]:
 
 def _tokens(acl: Acl | None, target: Target) -> AccessTokens:
     return tokens_of(target.default_acl if acl is None else acl)
+
+
+def _is_stranded(connection: Connection, row: Document) -> bool:
+    """On its way, but nobody carries it: its job was cancelled together with the sync that had brought it."""
+    return row.status not in _ENDED and not jobs.is_open(connection, row.id, row.version)
 
 
 def _worth_retrying(row: Document, target: Target) -> bool:
