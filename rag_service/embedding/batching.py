@@ -54,8 +54,8 @@ class Batcher:
 
     There is no thread of its own: whoever waits while nobody runs the model runs the next slice, be it of others.
     A slice holds the texts closest in length to the one whose turn it is. A slice that fails fails the calls that
-    have a text in it, and no others. A query waits for at most the slice under way and the queries before it. A document
-    of few texts does not wait for all texts of a long one: those who wait are served by turns.
+    have a text in it, and no others. A query waits for at most the slice under way and the queries before it. A
+    document of few texts does not wait for all texts of a long one: those who wait are served by turns.
     """
 
     def __init__(self, forward: Forward, slice_tokens: int) -> None:

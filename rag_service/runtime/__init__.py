@@ -101,8 +101,8 @@ class Runtime:
             shutil.rmtree(_scratch(self.settings), ignore_errors=True)
         check(self.broker)
         self.database.migrate()
-        if self.settings.redis_url and isinstance(self.blobs, LocalBlobs):
-            folder.check_shared(self.settings.data_dir / "blobs", self.database)
+        if self.database.is_shared and (self.keeps_to_itself or isinstance(self.blobs, LocalBlobs)):
+            folder.check_shared(self.settings.data_dir, self.database)
         self.catalogue.check_indexes()
         self.catalogue.make_indexes()
         self.calibration.adopt_analysers()

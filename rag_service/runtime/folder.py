@@ -26,25 +26,24 @@ def lock(data_dir: Path) -> IO[str]:
     return file
 
 
-def check_shared(blobs: Path, database: Database) -> None:
-    """That this folder is the one in which the other processes of this database keep their blobs.
+def check_shared(data_dir: Path, database: Database) -> None:
+    """That this is the folder which the other processes of this database use too.
 
     The first process leaves a mark in the folder and its twin in the database. Raises ConfigError where they differ:
-    then each machine has a folder of its own, and a worker would not find what an API process was sent.
+    then each machine has a folder of its own, and one would not find what another was sent.
     """
-    blobs.mkdir(parents=True, exist_ok=True)
-    path = blobs / "installation"
+    path = data_dir / "installation"
     with suppress(FileExistsError):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_hex(16))
     mark = path.read_text()
     with database.transaction() as transaction:
-        known = installation.claim(transaction.connection, "blobs", mark)
+        known = installation.claim(transaction.connection, "data_folder", mark)
     if known != mark:
         raise ConfigError(
-            f"The folder {blobs} is not the one in which other processes of this database keep their blobs. Mount that "
-            "one here: several machines need one shared folder or a store of objects."
+            f"The data folder {data_dir} is not the one of this database, and holds other blobs or vectors. Mount that one "
+            "here, or keep vectors in RAG_QDRANT_URL and blobs where every machine reaches them."
         )
 
 

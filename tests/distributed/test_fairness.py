@@ -90,11 +90,11 @@ def measure(ask: Ask, folder: Path) -> list[float]:
 
 def test_embedded(alone: Alone, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     took = measure(alone.request, tmp_path / "docs")
-    record_property("median_s", statistics.median(took))
+    record_property("median_and_worst_s", [round(statistics.median(took), 2), round(max(took), 2)])
     assert max(took) <= PROMISED_S, took
 
 
 def test_distributed(service: Cluster, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     took = measure(service.request, tmp_path / "docs")
-    record_property("median_s", statistics.median(took))
+    record_property("median_and_worst_s", [round(statistics.median(took), 2), round(max(took), 2)])
     assert max(took) <= PROMISED_S, took

@@ -52,11 +52,13 @@ def test_a_worker_needs_no_admin_key(tmp_path: Path) -> None:
     build(Settings(data_dir=tmp_path, **{**WHOLE, "admin_key": None}), "worker").close()
 
 
-def test_a_folder_of_blobs_that_is_not_the_shared_one_is_refused(tmp_path: Path) -> None:
+def test_a_data_folder_that_is_not_the_one_of_the_database_is_refused(tmp_path: Path) -> None:
+    for name in ("shared", "of another machine"):
+        (tmp_path / name).mkdir()
     database = Database(f"sqlite:///{tmp_path / 'rag.db'}")
     database.migrate()
     check_shared(tmp_path / "shared", database)
     check_shared(tmp_path / "shared", database)
-    with pytest.raises(ConfigError, match="shared folder"):
+    with pytest.raises(ConfigError, match="not the one of this database"):
         check_shared(tmp_path / "of another machine", database)
     database.close()
