@@ -32,18 +32,20 @@ def check_shared(data_dir: Path, database: Database) -> None:
     The first process leaves a mark in the folder and its twin in the database. Raises ConfigError where they differ:
     then each machine has a folder of its own, and one would not find what another was sent.
     """
-    path = data_dir / "installation"
+    path, mark = data_dir / "installation", secrets.token_hex(16)
+    written = data_dir / f"installation.{mark}"
+    written.write_text(mark)
+    # A link is there whole or not at all, also for a process that starts at the same moment.
     with suppress(FileExistsError):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(16))
+        path.hardlink_to(written)
+    written.unlink()
     mark = path.read_text()
     with database.transaction() as transaction:
         known = installation.claim(transaction.connection, "data_folder", mark)
     if known != mark:
         raise ConfigError(
-            f"The data folder {data_dir} is not the one of this database, and holds other blobs or vectors. Mount that one "
-            "here, or keep vectors in RAG_QDRANT_URL and blobs where every machine reaches them."
+            f"The data folder {data_dir} is not the one of this database, and holds other blobs or vectors. Mount that "
+            "one here, or keep vectors in RAG_QDRANT_URL and blobs where every machine reaches them."
         )
 
 
