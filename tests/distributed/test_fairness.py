@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import sys
 import time
@@ -20,6 +21,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 BULK = 3000
 UPLOADS = 8
 PROMISED_S = 5.0
+
+log = logging.getLogger(__name__)
 
 Ask = Callable[..., dict[str, Any]]
 
@@ -88,13 +91,13 @@ def measure(ask: Ask, folder: Path) -> list[float]:
     return took
 
 
-def test_embedded(alone: Alone, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+def test_embedded(alone: Alone, tmp_path: Path) -> None:
     took = measure(alone.request, tmp_path / "docs")
-    record_property("median_and_worst_s", [round(statistics.median(took), 2), round(max(took), 2)])
+    log.info("seconds to searchable: median %.2f, worst %.2f", statistics.median(took), max(took))
     assert max(took) <= PROMISED_S, took
 
 
-def test_distributed(service: Cluster, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+def test_distributed(service: Cluster, tmp_path: Path) -> None:
     took = measure(service.request, tmp_path / "docs")
-    record_property("median_and_worst_s", [round(statistics.median(took), 2), round(max(took), 2)])
+    log.info("seconds to searchable: median %.2f, worst %.2f", statistics.median(took), max(took))
     assert max(took) <= PROMISED_S, took
