@@ -28,7 +28,10 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None,
         repr=False,
-        description="SQLAlchemy URL of the metadata database; SQLite in the data folder when not given.",
+        description="`postgresql://` URL of the metadata database; SQLite in the data folder when not given.",
+    )
+    database_pool: int = Field(
+        10, ge=1, le=200, description="Connections to Postgres that each process keeps open; under load twice as many."
     )
     redis_url: str | None = Field(
         None, repr=False, description="Redis for wake-up calls between processes; in-process when not given."
@@ -68,7 +71,19 @@ class Settings(BaseSettings):
     blobs_timeout_s: float = Field(
         30.0, gt=0, le=600, description="Seconds that one request to the bucket may take, its repetitions included."
     )
-    worker_threads: int = Field(8, ge=1, le=64, description="Jobs that one worker process runs at a time.")
+    worker_threads: int = Field(
+        8,
+        ge=1,
+        le=64,
+        description="Uploads that one worker process indexes at a time, and as many bulk documents beside them.",
+    )
+    team_jobs: int = Field(
+        16,
+        ge=1,
+        le=1000,
+        description="Jobs of one team, of uploads and of bulk each, that workers are given at a time.",
+    )
+    team_syncs: int = Field(2, ge=1, le=1000, description="Syncs of one team that run at a time.")
     source_root: Path | None = Field(
         None, description="Folder that `files` sources must lie in; any folder when not given."
     )

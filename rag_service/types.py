@@ -51,6 +51,15 @@ class JobKind(StrEnum):
     CALIBRATE = "calibrate"
 
 
+class Queue(StrEnum):
+    """Where a job waits: what somebody waits for, what comes by the thousand, what reads sources, what tidies up."""
+
+    UPLOADS = "uploads"
+    BULK = "bulk"
+    SYNCS = "syncs"
+    MAINTENANCE = "maintenance"
+
+
 class JobState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"

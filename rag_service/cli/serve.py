@@ -35,6 +35,6 @@ def serve(
         with serving(settings, host, port, worker=not no_worker) as running:
             typer.echo(f"Serving on {running.url} (API reference: {running.url}/docs)")
             tell_key(running)
-            if no_worker and running.runtime.embedded:
-                typer.echo("Nothing is indexed with --no-worker: only this process may use the data folder.", err=True)
+            if no_worker and not settings.redis_url:
+                typer.echo("Nothing is indexed with --no-worker and without RAG_REDIS_URL.", err=True)
             running.wait()

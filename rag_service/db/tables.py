@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -224,12 +225,18 @@ chunks = Table(
     Index(None, "document_id", "ordinal"),
 )
 
+# Conditions of partial indexes: a query that contains the very same words is answered from the index alone.
+# Rung for and not through; a sync that waits for its documents occupies nobody.
+IS_OUT = text("state IN ('queued', 'running') AND rung_at IS NOT NULL AND listed IS FALSE")
+IS_WAITING = text("state = 'queued' AND rung_at IS NULL")
+
 jobs = Table(
     "jobs",
     metadata,
     _id(),
     Column("team_id", String(80), nullable=False),
     Column("kind", String(20), nullable=False),
+    Column("queue", String(20), nullable=False),
     Column("state", String(30), nullable=False),
     Column("parent_id", String(80), index=True),
     Column("source_id", String(80), index=True),
@@ -256,6 +263,25 @@ jobs = Table(
     Index(None, "team_id", "id"),
     Index(None, "state", "run_after"),
     Index(None, "state", "kind", "created_at"),
+    Index("ix_jobs_out", "team_id", "queue", sqlite_where=IS_OUT, postgresql_where=IS_OUT),
+    Index(
+        "ix_jobs_waiting",
+        "team_id",
+        "queue",
+        "worker_deaths",
+        "run_after",
+        "id",
+        sqlite_where=IS_WAITING,
+        postgresql_where=IS_WAITING,
+    ),
+)
+
+# What is true of the whole installation, whichever process asks.
+installation = Table(
+    "installation",
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("value", Text, nullable=False),
 )
 
 # What was asked and answered: ids, scores and times, and the question itself only where the settings say so.

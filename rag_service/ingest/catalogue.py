@@ -9,10 +9,10 @@ from typing import Any
 from rag_service.chunking.base import Chunker
 from rag_service.db import Connection, Database, collections, teams
 from rag_service.embedding.base import Embedder
-from rag_service.embedding.languages import Language, analyser_of
+from rag_service.embedding.languages import Language, analyser_of, is_newer
 from rag_service.errors import ConfigError
 from rag_service.ingest.calibration import FIRST_AFTER
-from rag_service.types import Collection, Team
+from rag_service.types import Collection, IndexVersion, Team
 from rag_service.vectors.base import IndexSpec, VectorStore
 
 _DEFAULT_LANGUAGE: Language = "auto"
@@ -57,12 +57,9 @@ class Catalogue:
             )
             return collections.get(transaction.connection, team_id, made.id)
 
-    def check_models(self) -> None:
-        """Raises ConfigError when an active index was built with another model than the one configured."""
-        with self.database.read() as connection:
-            active = collections.all_active(connection)
-            wished = collections.wished_storage(connection)
-        for index in active:
+    def check_indexes(self) -> None:
+        """Raises ConfigError when an active index was built with another model or a newer analyser than ours."""
+        for index in self._active():
             if index.embedder != self.embedder.identity:
                 raise ConfigError(
                     f"The index {index.id} was built with the model {index.embedder}, but {self.embedder.identity} is "
@@ -70,7 +67,23 @@ class Catalogue:
                     "RAG_DATA_DIR and ingest again.",
                     code="model_changed",
                 )
+            if is_newer(index.analyser):
+                raise ConfigError(
+                    f"The words of the index {index.id} were analysed by a newer version of the service. Start that "
+                    "one.",
+                    code="analyser_changed",
+                )
+
+    def make_indexes(self) -> None:
+        """See to it that every active index is there, also where its maker died half-way."""
+        with self.database.read() as connection:
+            wished = collections.wished_storage(connection)
+        for index in self._active():
             self.vectors.create(index.id, IndexSpec(index.embedder.dimensions, wished.get(index.id, {})))
+
+    def _active(self) -> list[IndexVersion]:
+        with self.database.read() as connection:
+            return collections.all_active(connection)
 
     def _add(
         self,

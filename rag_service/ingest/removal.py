@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rag_service.blobs import BlobStore
-from rag_service.db import Database, chunks, collections, documents, jobs, sources
+from rag_service.db import Database, chunks, collections, documents, sources
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
 from rag_service.db.sources import Source
 from rag_service.errors import NotFound
 from rag_service.ingest import audit_trail
-from rag_service.ingest.intake import Ring, owner
+from rag_service.ingest.doorbell import Doorbell
+from rag_service.ingest.intake import owner
 from rag_service.types import Collection, JobKind
 from rag_service.vectors.base import VectorStore
 
@@ -24,7 +25,7 @@ class Removal:
     database: Database
     blobs: BlobStore
     vectors: VectorStore
-    ring: Ring
+    doorbell: Doorbell
 
     def document(self, document: Document) -> str:
         """Delete one document; nobody finds it from here on. Returns the id of the job that purges it."""
@@ -77,8 +78,8 @@ class Removal:
         indexes: list[str] | None = None,
         parent_id: str | None = None,
     ) -> str:
-        job_id = jobs.add(
-            transaction.connection,
+        return self.doorbell.add(
+            transaction,
             JobKind.REMOVE,
             team_id,
             document_id=document_id,
@@ -87,8 +88,6 @@ class Removal:
             parent_id=parent_id,
             payload={"collection_id": collection_id, "indexes": indexes or []},
         )
-        transaction.on_commit(lambda: self.ring(JobKind.REMOVE, job_id))
-        return job_id
 
     def run(self, job: Job) -> None:
         """Purge what the job names, of a document up to the version that was deleted. May be repeated.

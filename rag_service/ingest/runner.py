@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from connectors.errors import FatalSourceError, RetryableSourceError, SourceError
-from rag_service.db import Database, documents, jobs, sources
+from rag_service.db import Database, documents, jobs, ringing, sources
 from rag_service.db.authors import Author, authored_by
 from rag_service.db.jobs import Job
 from rag_service.errors import RagError, RetryableError, UnsupportedDocument
 from rag_service.ingest.calibration import Calibration
+from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.stages import RETRIED, Stages, watched
@@ -52,6 +53,14 @@ class Leases:
         with self._lock:
             self._held.pop(job.id, None)
 
+    def hand_back(self) -> None:
+        """Give up what is held still, so that others need not wait for the lease to run out."""
+        with self._lock:
+            held, self._held = self._held, {}
+        if held:
+            with self._database.transaction() as transaction:
+                jobs.hand_back_all(transaction.connection, held)
+
     def close(self) -> None:
         self._stop.set()
         if self._thread is not None:
@@ -78,12 +87,14 @@ class Runner:
     syncer: Syncer
     removal: Removal
     calibration: Calibration
-    # Set when this process is going down: work stops at the next document and is handed back.
-    stopping: threading.Event = field(default_factory=threading.Event)
+    doorbell: Doorbell
+    # Set when this process is going down: work stops at the next safe point and is handed back.
+    stopping: threading.Event
 
     def run(self, job_id: str) -> None:
         """Run one job if it is due and nobody has it. Never raises for the job's own failure: that is recorded."""
         if self.stopping.is_set():
+            self._leave_to_others(job_id)
             return
         with self.database.transaction() as transaction:
             job = jobs.claim(transaction.connection, job_id, self.leases.lease_s)
@@ -96,6 +107,12 @@ class Runner:
                 self._run(job, stages)
         finally:
             self.leases.release(job)
+        self.doorbell.follow(job)
+
+    def _leave_to_others(self, job_id: str) -> None:
+        """Its message is spent: the sweeper must not wait for an answer to it."""
+        with self.database.transaction() as transaction:
+            ringing.forget(transaction.connection, job_id)
 
     def _run(self, job: Job, stages: Stages) -> None:
         if job.worker_deaths > MAX_WORKER_DEATHS:

@@ -6,6 +6,7 @@ A listing that broke off removes nothing.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from rag_service.db.sources import Source
 from rag_service.errors import NotFound
 from rag_service.ingest import audit_trail
 from rag_service.ingest.discretion import Discreet
-from rag_service.ingest.intake import Incoming, Intake, Receipt, Ring, Target
+from rag_service.ingest.doorbell import Doorbell
+from rag_service.ingest.intake import Incoming, Intake, Receipt, Target
 from rag_service.ingest.removal import Removal
 from rag_service.types import DocumentFailure, JobKind, JobState, utc_now
 
@@ -34,19 +36,17 @@ class Syncer:
     intake: Intake
     removal: Removal
     connect: Callable[[Source], Connector | Discreet]
-    ring: Ring
+    doorbell: Doorbell
+    stopping: threading.Event
     slice_s: float = 30.0
 
     def start(self, transaction: Transaction, source: Source, *, confirm_deletions: bool = False) -> str:
         """Queue a sync, or return the one that is on its way already."""
-        connection = transaction.connection
-        running = jobs.open_sync(connection, source.id)
+        running = jobs.open_sync(transaction.connection, source.id)
         if running is not None:
             return running
         payload = {"confirm_deletions": confirm_deletions}
-        job_id = jobs.add(connection, JobKind.SYNC, source.team_id, source_id=source.id, payload=payload)
-        transaction.on_commit(lambda: self.ring(JobKind.SYNC, job_id))
-        return job_id
+        return self.doorbell.add(transaction, JobKind.SYNC, source.team_id, source_id=source.id, payload=payload)
 
     def run(self, job: Job) -> JobState | None:
         """Run one slice. Returns how the job ended, or None when it goes on (next slice, or waiting for documents)."""
@@ -151,7 +151,7 @@ class _Slice:
         if checkpoint.complete:
             self._listed()
             return _Outcome(None)
-        if time.monotonic() - self.began > self.parts.slice_s:
+        if time.monotonic() - self.began > self.parts.slice_s or self.parts.stopping.is_set():
             self._hand_back()
             return _Outcome(None)
         return _GO_ON
@@ -186,7 +186,7 @@ class _Slice:
     def _hand_back(self) -> None:
         with self.parts.database.transaction() as transaction:
             if jobs.hand_back(transaction.connection, self.job):
-                transaction.on_commit(lambda: self.parts.ring(JobKind.SYNC, self.job.id))
+                self.parts.doorbell.again(transaction, self.job)
 
     def _reject(self, external_id: str, code: str, message: str) -> None:
         self._count("failed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 import connectors
@@ -13,6 +13,7 @@ from connectors.base import Connector
 from connectors.errors import FatalSourceError
 from connectors.secret_fields import secret_fields
 from rag_service.blobs import BlobStore, LocalBlobs
+from rag_service.db.engine import checked_url
 from rag_service.embedding.base import Embedder, LexicalEncoder
 from rag_service.embedding.lexical import Bm25Encoder, checked_language
 from rag_service.errors import ConfigError
@@ -22,17 +23,41 @@ from rag_service.settings import Settings
 from rag_service.types import IndexVersion
 from rag_service.vectors.base import Storage, VectorStore
 
+Role: TypeAlias = Literal["api", "worker", "scheduler"]
 
-def refuse_impossible(settings: Settings) -> None:
-    if settings.redis_url and not settings.qdrant_url:
-        raise ConfigError(
-            "RAG_REDIS_URL means several processes, and the embedded vector store allows one. "
-            "Set RAG_QDRANT_URL too, or unset RAG_REDIS_URL."
-        )
+
+def refuse_impossible(settings: Settings, role: Role = "api") -> None:
+    """Raises ConfigError, in one sentence each, for settings that cannot work together."""
+    _refuse_lonely(settings, role)
+    checked_url(settings.sql_url)
     if settings.embedder == "http" and not settings.embedding_url:
         raise ConfigError("RAG_EMBEDDER=http needs RAG_EMBEDDING_URL, the base URL of an embeddings API.")
     if settings.reranker == "http" and not settings.reranker_url:
         raise ConfigError("RAG_RERANKER=http needs RAG_RERANKER_URL, the address that reranking requests go to.")
+
+
+def _refuse_lonely(settings: Settings, role: Role) -> None:
+    """What several processes need, and what they cannot share."""
+    if not settings.redis_url:
+        if role != "api":
+            raise ConfigError(
+                f"A {role} of its own is rung for through Redis. Set RAG_REDIS_URL, or let `rag serve` do it all."
+            )
+        return
+    if not settings.qdrant_url:
+        raise ConfigError(
+            "RAG_REDIS_URL means several processes, and the embedded vector store allows one. "
+            "Set RAG_QDRANT_URL too, or unset RAG_REDIS_URL."
+        )
+    if checked_url(settings.sql_url).get_backend_name() == "sqlite":
+        raise ConfigError(
+            "RAG_REDIS_URL means several processes, and SQLite is for one. "
+            "Set RAG_DATABASE_URL to a Postgres database, or unset RAG_REDIS_URL."
+        )
+    if settings.admin_key is None and role == "api":
+        raise ConfigError(
+            "RAG_REDIS_URL means several processes, and each would make an admin key of its own. Set RAG_ADMIN_KEY."
+        )
 
 
 def make_blobs(settings: Settings) -> BlobStore:

@@ -6,7 +6,7 @@ from alembic import op
 from rag_service.db.tables import Json
 
 revision = "0006"
-down_revision = "0009"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

@@ -7,7 +7,7 @@ from rag_service.db.append_only import triggers
 from rag_service.db.tables import Json, UtcDateTime
 
 revision = "0009"
-down_revision = "0010"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
