@@ -27,7 +27,7 @@ class Readiness(BaseModel):
 
 
 @router.get("/livez")
-def livez() -> Alive:
+async def livez() -> Alive:
     """The process answers. Looks at nothing else."""
     return Alive()
 
