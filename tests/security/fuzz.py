@@ -7,6 +7,7 @@ it forbids, request by request and in sequences that follow the links. It exits 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,8 @@ def fuzz(folder: Path, options: Sequence[str], timeout_s: float | None = None) -
     with serving(settings, "127.0.0.1", 0) as running:
         headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
         httpx.post(f"{running.url}/v1/teams", json={"id": TEAM, "name": TEAM}, headers=headers).raise_for_status()
+        hooks = {"SCHEMATHESIS_HOOKS": "tests.security.fuzz_hooks", "FUZZ_DOCUMENTS": str(documents)}
+        environment = {**os.environ, **hooks, "PYTHONPATH": str(Path(__file__).parents[2])}
         command = [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run"),
             f"{running.url}/openapi.json",
@@ -57,7 +60,9 @@ def fuzz(folder: Path, options: Sequence[str], timeout_s: float | None = None) -
             *("--checks", "all", "--request-timeout", str(_ANSWER_S), "--no-color"),
             *("--generation-database", "none", *options),
         ]
-        return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=timeout_s, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=folder, env=environment, timeout=timeout_s, check=False
+        )
 
 
 def main() -> int:
