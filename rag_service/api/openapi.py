@@ -12,6 +12,14 @@ from rag_service.api.problems import MEDIA_TYPE, Problem
 from rag_service.api.uploads import ContentForm, ContentIn, DocumentForm, DocumentIn
 
 _REF = "#/components/schemas/{model}"
+# What a route makes, and the routes that take its id: (maker, where the id stands, parameter, takers).
+_LINKS = (
+    ("create_collection", "id", "collection", ("get_collection", "update_collection", "delete_collection")),
+    ("create_document", "id", "document_id", ("get_document", "get_document_text", "delete_document")),
+    ("create_document", "job_id", "job_id", ("get_job", "cancel_job")),
+    ("create_source", "id", "source_id", ("get_source", "update_source", "sync_source", "delete_source")),
+    ("retrieve", "query_id", "query_id", ("get_query", "replay_query")),
+)
 _METHODS = frozenset({"get", "post", "put", "patch", "delete"})
 _WHY = {
     "400": "The body is not what its Content-Type says.",
@@ -73,7 +81,19 @@ def _document(app: FastAPI) -> dict[str, Any]:
         if path.startswith("/v1/"):
             for method in _METHODS & item.keys():
                 _complete(path, method, item[method])
+    _link(document)
     return document
+
+
+def _link(document: dict[str, Any]) -> None:
+    """Say which answer holds the id that another route takes."""
+    found = [operation for item in document["paths"].values() for operation in item.values()]
+    operations = {operation["operationId"]: operation for operation in found}
+    for maker, member, parameter, takers in _LINKS:
+        made = next(answer for status, answer in operations[maker]["responses"].items() if status.startswith("2"))
+        for taker in takers:
+            value = {parameter: f"$response.body#/{member}"}
+            made.setdefault("links", {})[taker] = {"operationId": taker, "parameters": value}
 
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
