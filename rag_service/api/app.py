@@ -78,7 +78,7 @@ def create_app(runtime: Runtime) -> FastAPI:
 
 
 def _guard(app: FastAPI, runtime: Runtime) -> None:
-    """Added from the inside out: a request is watched, gets its id, is looked at from outside, shows its key, and is counted."""
+    """Added from the inside out: a request is watched, gets its id, is measured, shows its key, is counted."""
     settings = runtime.settings
     rates, meter = rates_of(settings), Meter(settings.redis_url)
     app.add_middleware(
