@@ -135,6 +135,27 @@ class Settings(BaseSettings):
 
     max_upload_bytes: int = Field(100 * 1024 * 1024, ge=1024, description="Largest document accepted, in bytes.")
     max_batch_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="Largest JSON request body, in bytes.")
+    client_timeout_s: float = Field(
+        30, gt=0, le=600, description="Seconds that a request's head, and any pause while bytes are due, may take."
+    )
+    max_requests: int = Field(
+        128, ge=2, le=10_000, description="Requests one process works on at a time, half of them of one team at most."
+    )
+    rate_retrieve: int = Field(12_000, ge=0, description="Questions per minute of one key; 0 for no limit.")
+    rate_read: int = Field(24_000, ge=0, description="Other reading requests per minute of one key; 0 for no limit.")
+    rate_write: int = Field(12_000, ge=0, description="Writing requests per minute of one key; 0 for no limit.")
+    rate_admin: int = Field(
+        3_000, ge=0, description="Requests about teams, keys and administration per minute of one key; 0 for no limit."
+    )
+    rate_refused: int = Field(
+        300, ge=0, description="Requests per minute of one address that show no valid key; 0 for no limit."
+    )
+    rate_team_factor: float = Field(
+        4, ge=1, le=1000, description="How many times the rate of one key all keys of a team have together."
+    )
+    rate_teams: dict[str, float] = Field(
+        default_factory=dict, description='Teams with other rates, as JSON: `{"search": 5}` for five times as much.'
+    )
     parser_timeout_s: float = Field(
         60, gt=0, le=3600, description="Wall-clock and CPU seconds one document may take to parse."
     )

@@ -23,6 +23,8 @@ from rag_service.settings import Settings
 from workers.inside import InsideWorker
 
 ADMIN_KEY = "rag_admin_for_tests"
+# All tests share an address and an admin key; those of the limits set their own.
+UNLIMITED = {"rate_retrieve": 0, "rate_read": 0, "rate_write": 0, "rate_admin": 0, "rate_refused": 0}
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def settings_for(data_dir: Path, **more: Any) -> Settings:
         "parser_processes": 1,
         "sweep_s": 0.5,
         "database_url": database_for(data_dir),
+        **UNLIMITED,
         **more,
     }
     return Settings(**values)

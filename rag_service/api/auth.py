@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeAlias
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from pydantic import Field
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -35,6 +35,7 @@ _IMPLIED = {"manage": frozenset({"query", "ingest"}), "admin": _ALL}
 _OPEN = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"})
 _METRICS = "/metrics"
 _LONGEST_SECRET = 512
+_THREADS = 8
 
 
 class AsUser(Model):
@@ -92,13 +93,21 @@ class Guard:
                 if scope["path"] == _METRICS and self._is_watcher(headers):
                     caller = Caller(team="", scopes=frozenset(), key_name="metrics", watches=True)
                 else:
-                    caller = await run_in_threadpool(self._authenticate, headers)
+                    caller = await self._in_thread(headers)
                 note(team=caller.team, key=caller.key_id or caller.key_name)
                 scope["state"]["caller"] = caller
             except RagError as error:
                 await problems.respond_to(scope, error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    async def _in_thread(self, headers: Headers) -> Caller:
+        return await to_thread.run_sync(self._authenticate, headers, limiter=self._threads)
+
+    @cached_property
+    def _threads(self) -> CapacityLimiter:
+        """Threads of its own: who may come in is known at once, however many requests are being worked on."""
+        return CapacityLimiter(_THREADS)
 
     def _authenticate(self, headers: Headers) -> Caller:
         secret, named = _bearer(headers), headers.get("x-rag-team")

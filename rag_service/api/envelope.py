@@ -1,4 +1,4 @@
-"""Around every request: its id, and a problem for what nobody foresaw."""
+"""Around every request: its id, headers that keep an answer safe in a browser, a problem for what nobody foresaw."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ from rag_service.observe.context import note
 
 log = logging.getLogger(__name__)
 
+# An answer is data: it is not rendered, framed, guessed at, kept by caches or named to other sites.
+_SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_TLS_ONLY = "max-age=31536000"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}", re.ASCII)
 
 
@@ -36,7 +46,9 @@ class Envelope:
             nonlocal began
             if message["type"] == "http.response.start":
                 began = True
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                _make_safe(headers, scope)
             await send(message)
 
         try:
@@ -46,6 +58,14 @@ class Envelope:
             if began:
                 raise
             await problems.unexpected(scope)(scope, receive, send_with_id)
+
+
+def _make_safe(headers: MutableHeaders, scope: Scope) -> None:
+    """What a route said itself stays: the page at /docs has a policy of its own."""
+    for name, value in _SAFE.items():
+        headers.setdefault(name, value)
+    if scope.get("scheme") == "https":
+        headers.setdefault("Strict-Transport-Security", _TLS_ONLY)
 
 
 def _request_id(scope: Scope) -> str:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StringConstraints
 from pydantic.config import JsonDict
 
 import connectors
@@ -33,11 +33,11 @@ _OF_THIS_MACHINE = frozenset({"files"})
 _CONFIG_EXAMPLE: JsonDict = {"root": "/srv/handbook", "include": ["**/*.md", "**/*.pdf"]}
 
 SourceType = Annotated[str, StringConstraints(min_length=1, max_length=50)]
-Schedule = Annotated[int, Field(ge=60, le=366 * 86_400)]
+Schedule = Annotated[StrictInt, Field(ge=60, le=366 * 86_400)]
 
 
 class DeletionProtection(Model):
-    max_percent: float = Field(
+    max_percent: StrictFloat = Field(
         20.0,
         ge=0,
         le=100,
@@ -92,7 +92,7 @@ class SourceChange(Model):
 class SyncIn(Model):
     model_config = ConfigDict(json_schema_extra={"examples": [{"confirm_deletions": True}]})
 
-    confirm_deletions: bool = Field(False, description="Delete what this sync does not find, however much it is.")
+    confirm_deletions: StrictBool = Field(False, description="Delete what this sync does not find, however much it is.")
 
 
 class SourceTypeRecord(BaseModel):

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Time for requests under way when the service is told to stop.
-_GRACE_S = 5
 _LOOK_S = 0.2
 
 
@@ -163,11 +161,9 @@ def _start_http(runtime: Runtime, listener: socket.socket, stack: ExitStack) -> 
     import uvicorn
 
     from rag_service.api.app import create_app
+    from rag_service.api.connections import server_config
 
-    # No lifespan: what lives as long as the service is opened and closed here, not by the application.
-    config = uvicorn.Config(
-        create_app(runtime), log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S, lifespan="off"
-    )
+    config = server_config(create_app(runtime), runtime.settings.client_timeout_s)
     http = HttpThread(uvicorn.Server(config), listener)
     http.start()
     stack.callback(http.stop)

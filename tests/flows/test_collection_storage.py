@@ -64,7 +64,7 @@ def test_it_is_kept_shown_and_asked_for_again_at_the_next_start(
         changed = manager.patch("/v1/collections/large", json={"storage": {"shards": 8}})
         assert changed.status_code == 422
         asked.clear()
-        service.runtime.catalogue.check_models()
+        service.runtime.catalogue.make_indexes()
         assert [spec.storage for spec in asked if spec.storage] == [wish]
 
 
