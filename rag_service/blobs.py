@@ -6,14 +6,26 @@ one document: nothing is shared between documents, so deleting one can never tak
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from rag_service.errors import NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOwner:
+    """An owner of blobs, and when something was last put under it."""
+
+    name: str
+    written_at: datetime
 
 
 class BlobStore(Protocol):
@@ -29,6 +41,12 @@ class BlobStore(Protocol):
         """Forget everything of this owner; an unknown one is no error."""
         ...
 
+    def has(self, key: str) -> bool: ...
+
+    def owners(self) -> Iterator[StoredOwner]:
+        """All owners there are; one that comes or goes meanwhile may be among them or not."""
+        ...
+
 
 class LocalBlobs:
     """One file per blob, its owner's folder in one of 256 by a hash, so that no folder grows large."""
@@ -42,6 +60,8 @@ class LocalBlobs:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_durably(path, content)
+        else:
+            os.utime(path.parent)  # whoever looks for what nobody needs goes by age
         return key
 
     def get(self, key: str) -> bytes:
@@ -52,6 +72,14 @@ class LocalBlobs:
 
     def delete(self, owner: str) -> None:
         shutil.rmtree(self._folder(owner), ignore_errors=True)
+
+    def has(self, key: str) -> bool:
+        return self._path(key).is_file()
+
+    def owners(self) -> Iterator[StoredOwner]:
+        for folder in self._root.glob("??/*"):
+            with contextlib.suppress(FileNotFoundError):  # deleted a moment ago
+                yield StoredOwner(folder.name, datetime.fromtimestamp(folder.stat().st_mtime, UTC))
 
     def _path(self, key: str) -> Path:
         owner, _, digest = key.partition("/")

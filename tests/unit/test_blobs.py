@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,18 @@ def test_nothing_half_written_stays_behind(blobs: LocalBlobs, tmp_path: Path, mo
     with pytest.raises(OSError, match="No space"):
         blobs.put("doc_1.1", b"text")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_owners_are_listed_with_the_time_of_their_last_put(blobs: LocalBlobs, tmp_path: Path) -> None:
+    began = datetime.now(UTC) - timedelta(seconds=1)
+    keys = {blobs.put("doc_1.1", b"text"), blobs.put("doc_1.1", b"more"), blobs.put("doc_2.1", b"text")}
+    assert all(blobs.has(key) for key in keys)
+    for folder in tmp_path.glob("??/*"):
+        os.utime(folder, (0, 0))
+    blobs.put("doc_2.1", b"text")
+    found = {owner.name: owner.written_at for owner in blobs.owners()}
+    assert found.keys() == {"doc_1.1", "doc_2.1"}
+    assert found["doc_1.1"] < began <= found["doc_2.1"]
+    blobs.delete("doc_1.1")
+    assert [owner.name for owner in blobs.owners()] == ["doc_2.1"]
+    assert {key for key in keys if blobs.has(key)} == {blobs.put("doc_2.1", b"text")}
