@@ -37,13 +37,14 @@ class Database:
     def __init__(self, url: str) -> None:
         self._url = url
 
+    @property
+    def is_server(self) -> bool:
+        """Whether it is a server rather than a file."""
+        return make_url(self._url).get_backend_name() != "sqlite"
+
     @cached_property
     def _engine(self) -> Engine:
-        return (
-            _sqlite_engine(self._url)
-            if make_url(self._url).get_backend_name() == "sqlite"
-            else _server_engine(self._url)
-        )
+        return _server_engine(self._url) if self.is_server else _sqlite_engine(self._url)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
