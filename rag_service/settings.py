@@ -20,6 +20,9 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(
         None, description="The admin key; made at first start and kept in the data folder when not given."
     )
+    backup_dir: Path | None = Field(
+        None, description="Folder that the service writes backups into; `backups` in the data folder when not given."
+    )
     database_url: str | None = Field(
         None, description="SQLAlchemy URL of the metadata database; SQLite in the data folder when not given."
     )

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from connectors.base import Connector
+from rag_service.backup import exchange
+from rag_service.backup.take import Backup
 from rag_service.blobs import BlobStore, LocalBlobs
 from rag_service.chunking.structure import StructureChunker
 from rag_service.db import Database, collections, jobs, sources
@@ -35,6 +37,7 @@ from rag_service.retrieval.retriever import Retriever
 from rag_service.retrieval.traces import Traces
 from rag_service.retrieval.why_not import WhyNot
 from rag_service.runtime.observing import shared_state
+from rag_service.runtime.upkeep import Upkeep, make_upkeep
 from rag_service.runtime.variants import (
     lexical_of,
     make_connector,
@@ -82,6 +85,7 @@ class Runtime:
     state: Cached
     connect: Callable[[str, Mapping[str, Any]], Connector]
     ring: Ring
+    upkeep: Upkeep
     _locks: list[IO[str]] = field(default_factory=list)
 
     @property
@@ -97,14 +101,20 @@ class Runtime:
         # The model gives up the interpreter lock at each of its hundred steps and waits to get it back: with the usual
         # 5 ms beside busy threads, embedding came down to a sixth (18 instead of 110 texts/s where measured).
         sys.setswitchinterval(_SWITCH_S)
-        self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.hold_data()
         if self.embedded:
-            self._locks.append(_lock(self.settings.data_dir))
             # What a killed process left of documents it was parsing.
             shutil.rmtree(_scratch(self.settings), ignore_errors=True)
         self.database.migrate()
         self.catalogue.check_models()
         self.calibration.adopt_analysers()
+
+    def hold_data(self) -> None:
+        """Keep other processes off what only one may use. Raises ConfigError when one has it."""
+        self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.embedded:
+            self._locks.append(_lock(self.settings.data_dir))
+            exchange.finish(self.settings.data_dir)
 
     def recover(self) -> None:
         """At the start of the only worker process: give back what the one before held, and ring for all there is."""
@@ -163,6 +173,7 @@ class Runtime:
     def close(self) -> None:
         """Stop taking work, wait for what is under way, and close the stores."""
         self.runner.stopping.set()
+        self.upkeep.close()
         self.broker.close()
         self.sandbox.close()
         self.leases.close()
@@ -230,6 +241,7 @@ def build(settings: Settings) -> Runtime:
         state=shared_state(database, broker),
         connect=connect,
         ring=ring,
+        upkeep=make_upkeep(settings, Backup(database, blobs, vectors), intake, removal, ring),
     )
 
 
@@ -267,6 +279,7 @@ def _lock(data_dir: Path) -> IO[str]:
     except OSError:
         file.close()
         raise ConfigError(
-            f"Another process uses the data folder {data_dir}. Stop it, or choose another RAG_DATA_DIR."
+            f"Another process uses the data folder {data_dir}. Stop it, or choose another RAG_DATA_DIR.",
+            code="data_folder_in_use",
         ) from None
     return file
