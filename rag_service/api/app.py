@@ -21,6 +21,7 @@ from rag_service.api import (
     retrieve,
     sources,
     teams,
+    upkeep,
     why_not,
 )
 from rag_service.api.auth import Guard
@@ -61,6 +62,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         retrieve,
         why_not,
         queries,
+        upkeep,
         health,
         metrics,
         docs_page,

@@ -71,6 +71,9 @@ OPENS_TO: dict[str, set[str]] = {
     "why_not": _QUERY,
     "get_query": _QUERY,
     "replay_query": _QUERY,
+    "create_backup": set(),
+    "reconcile": set(),
+    "list_operations": set(),
 }
 
 # A body that each route takes, for those that need one.
@@ -83,6 +86,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "update_source": {"schedule_s": 60},
     "sync_source": {},
     "replay_query": {"query": "plans"},
+    "create_backup": {"name": "-"},
+    "reconcile": {"repair": "-"},
 }
 
 # Ids that stand elsewhere than in the path: (route, where, name), and what of another team is put there.
