@@ -35,7 +35,9 @@ def begin(data_dir: Path) -> Path:
 def commit(data_dir: Path) -> None:
     """What was restored is complete: from here on it is what counts."""
     aside = data_dir / _ASIDE
-    sync_tree(aside)
+    # Blobs and points were durable when they were written.
+    _sync(aside / DATABASE)
+    _sync(aside)
     (aside / _COMPLETE).touch()
     _sync(aside)
     finish(data_dir)
