@@ -6,7 +6,7 @@ from alembic import op
 from rag_service.db.tables import Json, UtcDateTime
 
 revision = "0011"
-down_revision = "0004"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
