@@ -22,6 +22,7 @@ from rag_service.api import (
     retrieve,
     sources,
     teams,
+    upkeep,
     why_not,
 )
 from rag_service.api.auditing import Audited
@@ -67,6 +68,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         why_not,
         queries,
         audit,
+        upkeep,
         health,
         metrics,
         docs_page,

@@ -6,6 +6,6 @@ import typer
 
 from rag_service.cli import audit, rotate_secrets
 
-commands = typer.Typer(help="Running the service: its keys and its audit log.", no_args_is_help=True)
+commands = typer.Typer(help="Running the service: its keys, audit log and backups.", no_args_is_help=True)
 commands.command("rotate-secrets")(rotate_secrets.rotate_secrets)
 commands.add_typer(audit.commands, name="audit")

@@ -172,6 +172,23 @@ def hand_back_all(connection: Connection, held: Mapping[str, int]) -> None:
         connection.execute(update(jobs).where(_held(job_id, fence)).values(**values))
 
 
+def put_off(connection: Connection, job: Job, after_s: float) -> bool:
+    """Queue a job again for later; not a failure."""
+    if not hand_back(connection, job):
+        return False
+    mine = (jobs.c.id == job.id) & (jobs.c.fence == job.fence)
+    later = utc_now() + timedelta(seconds=after_s)
+    connection.execute(update(jobs).where(mine).values(run_after=later, rung_at=None))
+    return True
+
+
+def requeue_running(connection: Connection) -> None:
+    """In a snapshot: nobody runs the jobs that ran when it was taken, and nobody died with them."""
+    running = (jobs.c.state == JobState.RUNNING) & jobs.c.lease_until.is_not(None)
+    again = {"state": JobState.QUEUED, "lease_until": None, "run_after": utc_now(), "rung_at": None}
+    connection.execute(update(jobs).where(running).values(**again))
+
+
 def release_all(connection: Connection) -> None:
     """At the start of the only worker process there is: whatever ran has died with the one before."""
     connection.execute(

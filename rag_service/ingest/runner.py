@@ -14,6 +14,7 @@ from rag_service.db.jobs import Job
 from rag_service.errors import RagError, RetryableError, UnsupportedDocument
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.doorbell import Doorbell
+from rag_service.ingest.hold import PutOffError
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.stages import RETRIED, Stages, watched
@@ -123,6 +124,8 @@ class Runner:
             state = self._work(job, stages)
         except (FatalSourceError, UnsupportedDocument) as error:
             self._stop_or_retry_poison(job, stages, error)
+        except PutOffError as error:
+            self._put_off(job, error.retry_after)
         except (RetryableError, RetryableSourceError) as error:
             if not self.stopping.is_set():
                 self._retry(job, stages, error.code, str(error), getattr(error, "retry_after", 2))
@@ -159,6 +162,10 @@ class Runner:
             self._retry(job, stages, error.code, str(error), 1)
         else:
             self._fail(job, stages, error.code, str(error), retryable=False)
+
+    def _put_off(self, job: Job, after_s: float) -> None:
+        with self.database.transaction() as transaction:
+            jobs.put_off(transaction.connection, job, after_s)
 
     def _retry(self, job: Job, stages: Stages, code: str, message: str, after_s: float) -> None:
         if job.attempts + 1 >= MAX_ATTEMPTS:

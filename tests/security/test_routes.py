@@ -73,6 +73,9 @@ OPENS_TO: dict[str, set[str]] = {
     "replay_query": _QUERY,
     "list_audit": {"admin"},
     "export_audit": {"admin"},
+    "create_backup": set(),
+    "reconcile": set(),
+    "list_operations": set(),
 }
 
 # A body that each route takes, for those that need one.
@@ -85,6 +88,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "update_source": {"schedule_s": 60},
     "sync_source": {},
     "replay_query": {"query": "plans"},
+    "create_backup": {"name": "-"},
+    "reconcile": {"repair": "-"},
 }
 
 # Ids that stand elsewhere than in the path: (route, where, name), and what of another team is put there.
