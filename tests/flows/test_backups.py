@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from rag_service.backup import exchange
 from rag_service.backup.manifest import BackupDamaged
-from rag_service.db import Database, inventory, jobs, operations
+from rag_service.db import Database, inventory, jobs, operations, ringing
 from rag_service.db.operations import Operation, OperationKind, OperationState
 from rag_service.errors import Conflict
 from rag_service.ingest import hold, indexer, removal
@@ -166,7 +166,8 @@ def test_a_new_average_length_waits_for_the_backup(tmp_path: Path) -> None:
                 service.work()
 
         with service.runtime.database.transaction() as transaction:
-            due = [job for _, job in jobs.to_ring(transaction.connection, silent_for_s=0, limit=None)]
+            ringing.forget_all(transaction.connection)
+            due = [bell.job_id for bell in ringing.fill(transaction.connection, ringing.Limits(jobs=100, syncs=100))]
         for job in due:
             service.runtime.runner.run(job)  # all that is due so far, without the measuring that follows
         succeeded(taken(service, tmp_path / "backup", calibrate))

@@ -108,7 +108,7 @@ def lose_one_point(ward: Ward) -> None:
 
 def lose_the_index(ward: Ward) -> None:
     ward.runtime.vectors.drop(ward.index)
-    ward.runtime.catalogue.check_models()  # as the next start does
+    ward.runtime.catalogue.make_indexes()  # as the next start does
 
 
 def lose_chunk_rows(ward: Ward) -> None:
@@ -141,7 +141,7 @@ def forget_a_denial(ward: Ward) -> None:
 
 
 def show_it_to_another_team(ward: Ward) -> None:
-    ward.write([replace(point, team="others") for point in ward.points()])
+    ward.write([replace(point, team="others", revision=ward.row().revision) for point in ward.points()])
 
 
 def lose_the_text(ward: Ward) -> None:
