@@ -16,7 +16,7 @@ from rag_service.errors import ConfigError, RetryableError
 from rag_service.observe import metrics, state
 from rag_service.observe.metrics import Few
 from rag_service.observe.state import Cached, State, exposition
-from rag_service.queue import depths, make_broker, send
+from rag_service.queue import Sender, depths, make_broker
 
 
 def samples(read: object = None) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -189,10 +189,10 @@ def test_the_model_is_counted_by_its_runs_and_their_texts() -> None:
 
 
 def test_messages_are_counted_in_process_and_a_broker_that_is_down_says_so() -> None:
-    broker = make_broker(None)
-    send(broker, "index", "job_1")
-    assert depths(broker) == {"rag": 1}
+    broker = make_broker(None, ["uploads", "bulk"])
+    Sender(broker).send("uploads", "index", "job_1")
+    assert depths(broker) == {"uploads": 1, "bulk": 0}
     broker.close()
-    unreachable = make_broker("redis://127.0.0.1:1/0")
+    unreachable = make_broker("redis://127.0.0.1:1/0", ["uploads"])
     with pytest.raises(RetryableError):
         depths(unreachable)
