@@ -220,6 +220,7 @@ class DocumentFailure:
     code: str
     message: str
     retryable: bool
+    error_class: str = "permanent"
 
 
 @dataclass(frozen=True, slots=True)

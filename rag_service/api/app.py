@@ -9,6 +9,7 @@ from rag_service import __version__
 from rag_service.api import (
     batch,
     collections,
+    dead_letters,
     docs_page,
     document_reads,
     documents,
@@ -57,6 +58,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         retrieve,
         why_not,
         queries,
+        dead_letters,
         health,
         docs_page,
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rag_service import __version__
-from rag_service.cli import doctor, documents, jobs, queries, quickstart, search, serve, sources, teams
+from rag_service.cli import admin, doctor, documents, jobs, queries, quickstart, search, serve, sources, teams
 
 app = typer.Typer(
     name="rag",
@@ -43,3 +43,4 @@ app.add_typer(jobs.commands, name="job")
 app.add_typer(queries.commands, name="query")
 app.add_typer(teams.teams, name="team")
 app.add_typer(teams.keys, name="key")
+app.add_typer(admin.commands, name="admin")

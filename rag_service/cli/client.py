@@ -41,6 +41,11 @@ class Service:
         if "_http" in self.__dict__:
             self._http.close()
 
+    @property
+    def named_team(self) -> str | None:
+        """The team that was named, if any was."""
+        return self._given_team
+
     @cached_property
     def team(self) -> str | None:
         """The team to name in requests; None for a team key, which cannot list teams.
@@ -117,7 +122,7 @@ def is_loopback(url: str) -> bool:
 
 
 def _is_of_a_team(path: str) -> bool:
-    return path.startswith("/v1/") and path.partition("?")[0].rstrip("/") != "/v1/teams"
+    return path.startswith("/v1/") and path.rstrip("/") != "/v1/teams" and not path.startswith("/v1/admin/")
 
 
 def _body(answer: httpx.Response) -> Any:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from rag_service.embedding.base import Embedder
 from rag_service.errors import ConfigError, RagError
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.catalogue import Catalogue
+from rag_service.ingest.dead_letters import DeadLetters
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.intake import Intake, Ring
 from rag_service.ingest.progress import ProgressBoard
@@ -71,6 +73,7 @@ class Runtime:
     indexer: Indexer
     calibration: Calibration
     runner: Runner
+    dead_letters: DeadLetters
     retriever: Retriever
     why_not: WhyNot
     traces: Traces
@@ -210,7 +213,8 @@ def build(settings: Settings) -> Runtime:
         syncer=syncer,
         indexer=indexer,
         calibration=calibration,
-        runner=Runner(database, leases, indexer, syncer, removal, calibration),
+        runner=Runner(database, leases, indexer, syncer, removal, calibration, worker=_worker()),
+        dead_letters=DeadLetters(database, ring),
         retriever=retriever,
         why_not=WhyNot(database, vectors, retriever),
         traces=Traces(
@@ -230,6 +234,10 @@ def _problem(attempt: Callable[[], object]) -> str | None:
     except RagError as error:
         return error.message
     return None
+
+
+def _worker() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _scratch(settings: Settings) -> Path:

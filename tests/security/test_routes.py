@@ -70,6 +70,9 @@ OPENS_TO: dict[str, set[str]] = {
     "why_not": _QUERY,
     "get_query": _QUERY,
     "replay_query": _QUERY,
+    "list_dead_letters": set(),
+    "retry_dead_letters": set(),
+    "discard_dead_letters": set(),
 }
 
 # A body that each route takes, for those that need one.
@@ -82,6 +85,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "update_source": {"schedule_s": 60},
     "sync_source": {},
     "replay_query": {"query": "plans"},
+    "retry_dead_letters": {"ids": ["job_of_nobody"]},
+    "discard_dead_letters": {"ids": ["job_of_nobody"]},
 }
 
 # Ids that stand elsewhere than in the path: (route, where, name), and what of another team is put there.
