@@ -13,12 +13,12 @@ import tempfile
 from pathlib import Path
 from typing import Protocol
 
-from rag_service.errors import NotFound
+from rag_service.errors import NotFound, RetryableError
 
 
 class BlobStore(Protocol):
     def put(self, owner: str, content: bytes) -> str:
-        """Keep `content`; returns its key, "owner/sha256". Durable when it returns."""
+        """Keep `content`; returns its key, "owner/sha256". Durable when it returns. Raises RetryableError."""
         ...
 
     def get(self, key: str) -> bytes:
@@ -40,8 +40,15 @@ class LocalBlobs:
         key = f"{owner}/{hashlib.sha256(content).hexdigest()}"
         path = self._folder(owner) / key.rpartition("/")[2]
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_durably(path, content)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write_durably(path, content)
+            except OSError as error:
+                raise RetryableError(
+                    f"The store of documents takes nothing more ({error.strerror}). Look at its disk.",
+                    code="storage_unavailable",
+                    retry_after=30,
+                ) from error
         return key
 
     def get(self, key: str) -> bytes:

@@ -59,11 +59,11 @@ class History:
 
     @contextmanager
     def doing(
-        self, op: str, id: str, value: Any = GONE, *, readers: Iterable[str] | None = None, reader: str = ""
+        self, op: str, name: str, value: Any = GONE, *, readers: Iterable[str] | None = None, reader: str = ""
     ) -> Iterator[Callable[[Any], None]]:
         """Put the operation of this block on record. The block gets a function to tell what it saw."""
         admitted = None if readers is None else frozenset(readers)
-        event = Event(op, id, value, self._now(), readers=admitted, reader=reader)
+        event = Event(op, name, value, self._now(), readers=admitted, reader=reader)
         seen = [value]
         outcome: Outcome = "unknown"
         try:

@@ -1,8 +1,8 @@
 """Clients and workers step by step in one thread, in an order that a seed decides.
 
-A worker passes a point before and after each of its writes. There it may be killed, may be stopped until another worker
-has taken its job over and gone through with it, may meet an error, or a client may come in between. So every moment that
-matters is hit, and a run that went wrong can be repeated exactly.
+A worker passes a point before and after each of its writes. There it may be killed, may be stopped until another
+worker has taken its job over and gone through with it, may meet an error, or a client may come in between. So every
+moment that matters is hit, and a run that went wrong can be repeated exactly.
 """
 
 from __future__ import annotations
@@ -69,9 +69,10 @@ class Simulation:
         self._name = f"doc-{number}"
         self._armed = True
         self._client(first=True)
-        for _ in range(self.dice.randint(2, 5)):
+        for _ in range(self.dice.randint(1, 3)):
             self._work_once()
-            self._client()
+            for _ in range(self.dice.randint(1, 3)):
+                self._client()
         self._work_once()
         self._armed = False
         self._finish()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,10 @@ class Report:
         return f"{self.scenario} | seed {self.seed} | {self.happened} | {numbers} | {verdict}"
 
 
-Scenario: TypeAlias = Callable[[Path, int, bool], Report]
-"""(an empty folder, the seed, whether it is the long form) -> the report."""
+class Scenario(Protocol):
+    def __call__(self, folder: Path, seed: int, /) -> Report:
+        """Run in an empty folder."""
+        ...
 
 
 def seed_of(default: int) -> int:

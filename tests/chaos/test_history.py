@@ -95,9 +95,12 @@ def test_an_acl_holds_from_its_answer_on() -> None:
 
 def test_operations_at_the_same_time_may_take_effect_in_any_order() -> None:
     history = History()
-    with history.doing("upsert", "doc", 1, readers=["ann"]), history.doing("delete", "doc"):
-        with history.doing("read", "doc", 1, reader="ann"):
-            pass
+    with (
+        history.doing("upsert", "doc", 1, readers=["ann"]),
+        history.doing("delete", "doc"),
+        history.doing("read", "doc", 1, reader="ann"),
+    ):
+        pass
     for check in (resurrected, went_back, leaked):
         assert check(history) == []
     assert lost(history, {"doc": 1}) == lost(history, {}) == []
