@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.kills import killed_in_a_sync, killed_with_a_job
 from tests.chaos.report import seed_of
 
-FILES, KILLS = 400, 6
+FILES, KILLS = 250, 5
 
 
 @pytest.mark.slow
@@ -27,6 +27,6 @@ def test_the_same_kills_catch_chunk_ids_that_are_made_up_anew(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_job_whose_holder_was_killed_is_taken_up_soon(tmp_path: Path) -> None:
-    report = killed_with_a_job(tmp_path, seed_of(3), runs=3)
+    report = killed_with_a_job(tmp_path, seed_of(3), runs=2)
     print(report)  # noqa: T201 - the seed of a run that failed
     assert report.wrong == ()
