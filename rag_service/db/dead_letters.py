@@ -58,7 +58,10 @@ def count(connection: Connection) -> dict[tuple[str, str], int]:
 
 
 def revive(connection: Connection, job: Job, payload: Mapping[str, Any]) -> bool:
-    """Queue the job as if it were new; what it had given up with stays in `retried`. False: it is no open letter."""
+    """Queue the job as if it were new; what it had given up with stays in `retried`. False: it is no open letter.
+
+    It is rung for by the next sweep: a thousand retried at once shall not be ahead of all that comes after them.
+    """
     now = utc_now()
     former = {"at": now.isoformat(), "was": job.error, "attempts": job.attempts, "worker_deaths": job.worker_deaths}
     again = {
@@ -74,7 +77,7 @@ def revive(connection: Connection, job: Job, payload: Mapping[str, Any]) -> bool
         "cancel_requested": False,
         "finished_at": None,
         "run_after": now,
-        "rung_at": now,
+        "rung_at": None,
         "retried": [*job.retried, {**former, "failures": dict(job.failures)}][-_REMEMBERED:],
     }
     changed = connection.execute(update(jobs).where(jobs.c.id == job.id, _IS_OPEN).values(**again))

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from rag_service.db import Connection, Database, dead_letters, documents, jobs, sources
 from rag_service.db.dead_letters import SUPERSEDED, LetterFilter
-from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
 from rag_service.errors import NotFound
-from rag_service.ingest.intake import Ring
 from rag_service.types import DocumentStatus, JobKind, utc_now
 
 _AT_ONCE = 200
@@ -27,7 +25,6 @@ class Handled:
 @dataclass(frozen=True)
 class DeadLetters:
     database: Database
-    ring: Ring
 
     def retry(self, which: LetterFilter) -> Handled:
         """Queue these jobs again, their counts of failures at zero. Their diagnosis stays with them."""
@@ -37,32 +34,29 @@ class DeadLetters:
     def discard(self, which: LetterFilter) -> Handled:
         """Put these letters away for good; their jobs and documents stay failed."""
 
-        def put_away(transaction: Transaction, job: Job) -> bool:
-            return dead_letters.close(transaction.connection, job, dead_letters.DISCARDED)
+        def put_away(connection: Connection, job: Job) -> bool:
+            return dead_letters.close(connection, job, dead_letters.DISCARDED)
 
         return Handled(list(self._each(which, put_away)).count(True))
 
-    def _each(self, which: LetterFilter, handle: Callable[[Transaction, Job], bool]) -> Iterator[bool]:
+    def _each(self, which: LetterFilter, handle: Callable[[Connection, Job], bool]) -> Iterator[bool]:
         """What was a letter when this began, some at a time: what fails again meanwhile is not handled twice."""
         began = utc_now()
         while True:
             with self.database.transaction() as transaction:
                 some = dead_letters.some(transaction.connection, which, before=began, limit=_AT_ONCE)
-                outcomes = [handle(transaction, job) for job in some]
+                outcomes = [handle(transaction.connection, job) for job in some]
             yield from outcomes
             if len(some) < _AT_ONCE:
                 return
 
-    def _retry(self, transaction: Transaction, job: Job) -> bool:
-        connection = transaction.connection
+    def _retry(self, connection: Connection, job: Job) -> bool:
         if not _prepared(connection, job):
             dead_letters.close(connection, job, SUPERSEDED)
             return False
         # A sync begins its listing anew: what came since the former one is in it.
         payload = {name: value for name, value in job.payload.items() if name != "listing"}
-        dead_letters.revive(connection, job, payload)
-        transaction.on_commit(lambda: self.ring(job.kind, job.id))
-        return True
+        return dead_letters.revive(connection, job, payload)
 
 
 def _prepared(connection: Connection, job: Job) -> bool:

@@ -214,7 +214,7 @@ def build(settings: Settings) -> Runtime:
         indexer=indexer,
         calibration=calibration,
         runner=Runner(database, leases, indexer, syncer, removal, calibration, worker=_worker()),
-        dead_letters=DeadLetters(database, ring),
+        dead_letters=DeadLetters(database),
         retriever=retriever,
         why_not=WhyNot(database, vectors, retriever),
         traces=Traces(

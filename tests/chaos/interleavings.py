@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import ColumnElement, and_, or_, select, update
 
 from rag_service.blobs import LocalBlobs
-from rag_service.db import Connection, Database, chunks, collections, dead_letters, documents, jobs
+from rag_service.db import Connection, Database, chunks, collections, dead_letters, documents
 from rag_service.db.dead_letters import LetterFilter
 from rag_service.db.tables import jobs as job_table
 from rag_service.errors import RagError, RetryableError
@@ -236,10 +236,10 @@ class Simulation:
                 left = job_table.c.state.in_(("queued", "running"))
                 now = {"run_after": utc_now(), "lease_until": utc_now(), "rung_at": None}
                 transaction.connection.execute(update(job_table).where(left).values(now))
-                due = jobs.to_ring(transaction.connection, silent_for_s=0, limit=None)
+                due = self._list(transaction.connection, left)
             if not due:
                 return
-            for _, job_id in due:
+            for job_id in due:
                 self._take(job_id)
 
     def _compare(self) -> None:
