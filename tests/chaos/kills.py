@@ -24,7 +24,8 @@ def killed_in_a_sync(folder: Path, seed: int, *, files: int, kills: int, mutant:
         service.start()
         job_id = _begin_sync(service, root)
         for _ in range(kills):
-            time.sleep(moments.uniform(0.05, 0.6))
+            _wait_until_at_work(data_dir)
+            time.sleep(moments.uniform(0, 0.3))
             service.kill()
             service.start()
         job = _wait_for(service, job_id)
@@ -87,6 +88,19 @@ def _wait_for(service: ServiceProcess, job_id: str) -> dict[str, object]:
             return job
         time.sleep(0.1)
     raise AssertionError("the job did not end")
+
+
+def _wait_until_at_work(data_dir: Path) -> None:
+    """Until documents become ready, or there is nothing left to do."""
+    counted = "SELECT COALESCE(SUM(state = 'succeeded'), 0), COALESCE(SUM(state IN ('queued', 'running')), 0) FROM jobs"
+    deadline = time.monotonic() + 60
+    with sqlite3.connect(data_dir / "rag.db", timeout=30) as database:
+        before, left = database.execute(counted).fetchone()
+        while left and time.monotonic() < deadline:
+            done, left = database.execute(counted).fetchone()
+            if done > before:
+                return
+            time.sleep(0.01)
 
 
 def _wait_for_fence(data_dir: Path, job_id: str, at_least: int) -> int:
