@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from rag_service.errors import (
     RagError,
     RetryableError,
 )
+from rag_service.ingest import backoff
 from rag_service.ingest.backoff import MAX_WORKER_DEATHS, POLICIES
 from rag_service.parsing.sandbox import ParserSandbox
 from rag_service.types import utc_now
@@ -41,6 +43,13 @@ LETTERS = "/v1/admin/dead-letters"
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with Started(settings_for(tmp_path_factory.mktemp("letters")), worker=False) as started:
         yield started
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No wait is over by itself while a test looks, however slow the machine is."""
+    longer = {name: replace(policy, first_s=600, longest_s=600) for name, policy in POLICIES.items()}
+    monkeypatch.setattr(backoff, "POLICIES", longer)
 
 
 @pytest.fixture
@@ -168,7 +177,7 @@ def test_workers_that_die_are_counted_apart_and_named(service: Service, team: Te
         with service.runtime.database.transaction() as transaction:
             held = jobs.claim(transaction.connection, made["job_id"], -1, f"host:{number}")
         assert held is not None
-    service.work()
+    service.runtime.runner.run(made["job_id"])
     (letter,) = letters(team)
     assert (letter["error"]["code"], letter["attempts"]) == ("worker_died", 0)
     assert letter["worker_deaths"] == MAX_WORKER_DEATHS + 1
