@@ -2,6 +2,7 @@
 # make test     install what tests need and run every check
 # make chaos    kill, starve and confuse the service for an hour or so, and print a table of how it went
 # make bench    measure quality and speed with DATA=<evaluation data>, into benchmarks/reports
+# make fuzz     let schemathesis try the whole API: 20,000 requests and more, and 30 minutes along its links
 # make install  the set-up part alone, into .venv
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ DOCS ?=
 DATA ?= ../shared/data
 BIN := $(VENV)/bin
 
-.PHONY: run install test check chaos bench clean
+.PHONY: run install test check chaos bench fuzz clean
 
 run: install
 	$(BIN)/rag quickstart --host $(HOST) --port $(PORT) $(if $(DOCS),--docs "$(DOCS)")
@@ -32,6 +33,10 @@ chaos: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.report --data "$(DATA)"
+
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.security.fuzz --examples 250 --phases examples,coverage,fuzzing
+	$(BIN)/python -m tests.security.fuzz --examples 250 --phases stateful --seconds 1800
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...")'

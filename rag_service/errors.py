@@ -8,11 +8,13 @@ RagError                     500  a defect of ours
       PoisonousDocument      415  it killed the process that parsed it
   RetryableError             503  back off, then try again; carries retry_after (seconds)
     QuotaExceeded            503  a service of others wants us to slow down
+    RateLimited              429  ask less often; retry_after says when there is room again
   NotFound                   404  also for what exists but may not be seen
   NotAuthenticated           401  send a valid key
   NotPermitted               403  use a key with the scope named
   Conflict                   409  change the request or the state it collides with
-  LimitExceeded              413  send less (or 429: send it later)
+  LimitExceeded              413  send less
+  ClientTooSlow              408  send the request faster
   InvalidRequest             422  correct the request
 
 The docstring of an error is its default message. Its `error_class` says what a job does that meets it.
@@ -103,6 +105,13 @@ class QuotaExceeded(RetryableError):
     error_class = ErrorClass.QUOTA
 
 
+class RateLimited(RetryableError):
+    """There were too many requests of this kind. Wait for the seconds in Retry-After, then go on more slowly."""
+
+    status = 429
+    default_code = "rate_limited"
+
+
 class NotFound(RagError):
     """There is nothing here under that id. Check the id, and that the key belongs to its team."""
 
@@ -136,6 +145,13 @@ class LimitExceeded(RagError):
 
     status = 413
     default_code = "limit_exceeded"
+
+
+class ClientTooSlow(RagError):
+    """The request did not arrive in time. Send it again over a faster connection, or send less at once."""
+
+    status = 408
+    default_code = "too_slow"
 
 
 class InvalidRequest(RagError):

@@ -20,17 +20,70 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(
         None, description="The admin key; made at first start and kept in the data folder when not given."
     )
+    secret_keys: SecretStr | None = Field(
+        None,
+        description="Keys that credentials of sources are encrypted under, newest first, comma-separated, 32 bytes in "
+        "base64 each; made once and kept in the data folder when not given.",
+    )
     database_url: str | None = Field(
-        None, description="SQLAlchemy URL of the metadata database; SQLite in the data folder when not given."
+        None,
+        repr=False,
+        description="`postgresql://` URL of the metadata database; SQLite in the data folder when not given.",
+    )
+    database_pool: int = Field(
+        10, ge=1, le=200, description="Connections to Postgres that each process keeps open; under load twice as many."
     )
     redis_url: str | None = Field(
-        None, description="Redis for wake-up calls between processes; in-process when not given."
+        None, repr=False, description="Redis for wake-up calls between processes; in-process when not given."
     )
     qdrant_url: str | None = Field(
-        None, description="Qdrant server; the embedded store in the data folder when not given."
+        None, repr=False, description="Qdrant server; the embedded store in the data folder when not given."
     )
     qdrant_api_key: SecretStr | None = Field(None, description="API key of the Qdrant server.")
-    worker_threads: int = Field(8, ge=1, le=64, description="Jobs that one worker process runs at a time.")
+    qdrant_timeout_s: int = Field(30, ge=1, le=600, description="Seconds that one request to Qdrant may take.")
+    qdrant_shards: int = Field(1, ge=1, le=256, description="Shards of a new index, if its collection is silent.")
+    qdrant_replicas: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Machines that hold each shard of a new index, if its collection is silent.",
+    )
+    qdrant_on_disk: bool = Field(
+        False, description="Leave the vectors of a new index on disk, if its collection is silent."
+    )
+    qdrant_quantisation: Literal["none", "int8", "binary"] = Field(
+        "none", description="Smaller copies of a new index's vectors to search by, if its collection is silent."
+    )
+    blobs_url: str | None = Field(
+        None,
+        description="Where the blobs are kept: `s3://bucket/prefix`, or `file:///folder` for one that several machines "
+        "share; a folder in the data folder when not given.",
+    )
+    blobs_endpoint: str | None = Field(
+        None,
+        description="Address of a store that speaks S3, such as `https://minio.internal:9000`; Amazon's if not given.",
+    )
+    blobs_region: str | None = Field(None, description="Region of the bucket; the usual AWS environment if not given.")
+    blobs_access_key: str | None = Field(
+        None, description="Access key of the bucket; the usual AWS environment if not given."
+    )
+    blobs_secret_key: SecretStr | None = Field(None, description="Secret key that belongs to the access key.")
+    blobs_timeout_s: float = Field(
+        30.0, gt=0, le=600, description="Seconds that one request to the bucket may take, its repetitions included."
+    )
+    worker_threads: int = Field(
+        8,
+        ge=1,
+        le=64,
+        description="Uploads that one worker process indexes at a time, and as many bulk documents beside them.",
+    )
+    team_jobs: int = Field(
+        16,
+        ge=1,
+        le=1000,
+        description="Jobs of one team, of uploads and of bulk each, that workers are given at a time.",
+    )
+    team_syncs: int = Field(2, ge=1, le=1000, description="Syncs of one team that run at a time.")
     source_root: Path | None = Field(
         None, description="Folder that `files` sources must lie in; any folder when not given."
     )
@@ -40,7 +93,7 @@ class Settings(BaseSettings):
     )
     embedding_model: str = Field("all-MiniLM-L6-v2", description="Model name, or the path of a local model folder.")
     embedding_url: str | None = Field(
-        None, description="Base URL of an OpenAI-compatible embeddings API, for the `http` embedder."
+        None, repr=False, description="Base URL of an OpenAI-compatible embeddings API, for the `http` embedder."
     )
     embedding_api_key: SecretStr | None = Field(None, description="Key for the embeddings API.")
     embedding_dimensions: int = Field(384, ge=1, le=65536, description="Vector length of the `http` embedder.")
@@ -72,7 +125,7 @@ class Settings(BaseSettings):
         description="Model name, or the path of a local cross-encoder folder; for `http` the name that is sent.",
     )
     reranker_url: str | None = Field(
-        None, description="Full address of a Cohere- or Jina-shaped rerank API, for the `http` reranker."
+        None, repr=False, description="Full address of a Cohere- or Jina-shaped rerank API, for the `http` reranker."
     )
     reranker_api_key: SecretStr | None = Field(None, description="Key for the rerank API.")
     reranker_timeout_s: float = Field(
@@ -82,6 +135,27 @@ class Settings(BaseSettings):
 
     max_upload_bytes: int = Field(100 * 1024 * 1024, ge=1024, description="Largest document accepted, in bytes.")
     max_batch_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="Largest JSON request body, in bytes.")
+    client_timeout_s: float = Field(
+        30, gt=0, le=600, description="Seconds that a request's head, and any pause while bytes are due, may take."
+    )
+    max_requests: int = Field(
+        128, ge=2, le=10_000, description="Requests one process works on at a time, half of them of one team at most."
+    )
+    rate_retrieve: int = Field(12_000, ge=0, description="Questions per minute of one key; 0 for no limit.")
+    rate_read: int = Field(24_000, ge=0, description="Other reading requests per minute of one key; 0 for no limit.")
+    rate_write: int = Field(12_000, ge=0, description="Writing requests per minute of one key; 0 for no limit.")
+    rate_admin: int = Field(
+        3_000, ge=0, description="Requests about teams, keys and administration per minute of one key; 0 for no limit."
+    )
+    rate_refused: int = Field(
+        300, ge=0, description="Requests per minute of one address that show no valid key; 0 for no limit."
+    )
+    rate_team_factor: float = Field(
+        4, ge=1, le=1000, description="How many times the rate of one key all keys of a team have together."
+    )
+    rate_teams: dict[str, float] = Field(
+        default_factory=dict, description='Teams with other rates, as JSON: `{"search": 5}` for five times as much.'
+    )
     parser_timeout_s: float = Field(
         60, gt=0, le=3600, description="Wall-clock and CPU seconds one document may take to parse."
     )
@@ -105,8 +179,28 @@ class Settings(BaseSettings):
     trace_content: bool = Field(
         False, description="Keep the text of each question in its trace; passages are never kept in one."
     )
+    audit_addresses: bool = Field(True, description="Keep the address that a request came from in the audit log.")
+    retrieval_audit: bool = Field(
+        False, description="Audit every answered question too: who, query id and document ids, no text."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log message that is written."
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="Shape of log lines; auto: text on a terminal, JSON elsewhere."
+    )
+    metrics_key: SecretStr | None = Field(
+        None, min_length=16, description="Key that opens `/metrics` and nothing else; an admin key opens it too."
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port on which the process gives its metrics out without a key; 0: a free one.",
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address that RAG_METRICS_PORT listens on.")
+    otlp_endpoint: str | None = Field(
+        None, description="Base URL of an OpenTelemetry collector (OTLP over HTTP) for traces; none are made without."
     )
 
     @property

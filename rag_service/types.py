@@ -51,6 +51,15 @@ class JobKind(StrEnum):
     CALIBRATE = "calibrate"
 
 
+class Queue(StrEnum):
+    """Where a job waits: what somebody waits for, what comes by the thousand, what reads sources, what tidies up."""
+
+    UPLOADS = "uploads"
+    BULK = "bulk"
+    SYNCS = "syncs"
+    MAINTENANCE = "maintenance"
+
+
 class JobState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
@@ -180,7 +189,10 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """`retrieval` holds how questions are answered here unless they say otherwise: `{"fusion": {...}}`, or nothing."""
+    """`retrieval` holds how questions are answered here unless they say otherwise: `{"fusion": {...}}`, or nothing.
+
+    `storage` holds what was wished of a server that keeps the vectors: `{"shards": 4}`, or nothing.
+    """
 
     id: str
     team_id: str
@@ -190,6 +202,7 @@ class Collection:
     created_at: datetime
     active_index: str | None
     retrieval: Mapping[str, Any] = field(default_factory=dict)
+    storage: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -9,16 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from fastapi.testclient import TestClient
 
 from rag_service.api.app import create_app
-from rag_service.db import jobs
+from rag_service.db import jobs, ringing
 from rag_service.runtime import Runtime, build
 from rag_service.settings import Settings
 from workers.inside import InsideWorker
 
 ADMIN_KEY = "rag_admin_for_tests"
+# All tests share an address and an admin key; those of the limits set their own.
+UNLIMITED = {"rate_retrieve": 0, "rate_read": 0, "rate_write": 0, "rate_admin": 0, "rate_refused": 0}
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,13 @@ class Service:
         """Run what is queued in this thread, for services whose worker was not started."""
         while True:
             with self.runtime.database.transaction() as transaction:
-                due = jobs.to_ring(transaction.connection, silent_for_s=0, limit=None)
+                ringing.forget_all(transaction.connection)
+                due = ringing.fill(transaction.connection, ringing.Limits(jobs=1000, syncs=1000))
                 jobs.settle_parent(transaction.connection)
             if not due:
                 return
-            for _, job_id in due:
-                self.runtime.runner.run(job_id)
+            for bell in due:
+                self.runtime.runner.run(bell.job_id)
 
 
 @dataclass(frozen=True)
@@ -132,9 +139,22 @@ def settings_for(data_dir: Path, **more: Any) -> Settings:
         "worker_threads": 2,
         "parser_processes": 1,
         "sweep_s": 0.5,
+        "database_url": database_for(data_dir),
+        **UNLIMITED,
         **more,
     }
     return Settings(**values)
+
+
+def database_for(data_dir: Path) -> str | None:
+    """Of the server that RAG_TEST_DATABASE_URL names, a database that belongs to `data_dir`; SQLite without one."""
+    server = os.environ.get("RAG_TEST_DATABASE_URL")
+    if server is None:
+        return None
+    name = f"rag_test_{hashlib.sha256(str(data_dir).encode()).hexdigest()[:16]}"
+    with psycopg.connect(server, autocommit=True) as connection, contextlib.suppress(psycopg.errors.DuplicateDatabase):
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+    return server.rpartition("/")[0] + "/" + name
 
 
 @dataclass

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import dramatiq
-
 from rag_service.runtime import Runtime
-from workers.actors import declare_actors
+from workers.pools import Pools
 from workers.schedule import Scheduler
+
+_PATIENCE_S = 20.0
 
 
 @dataclass
@@ -16,14 +16,13 @@ class InsideWorker:
     """Runs jobs and the scheduler in threads until `stop`."""
 
     runtime: Runtime
-    _worker: dramatiq.Worker | None = None
+    _pools: Pools | None = None
     _scheduler: Scheduler | None = None
 
     def start(self) -> None:
         """Take up what a former process left, then go on with what comes."""
-        declare_actors(self.runtime.broker, self.runtime.runner.run)
-        self._worker = dramatiq.Worker(self.runtime.broker, worker_threads=self.runtime.settings.worker_threads)
-        self._worker.start()
+        self._pools = Pools(self.runtime)
+        self._pools.start()
         self.runtime.recover()
         self._scheduler = Scheduler(self.runtime, self.runtime.settings.sweep_s)
         self._scheduler.start()
@@ -33,5 +32,5 @@ class InsideWorker:
         self.runtime.runner.stopping.set()
         if self._scheduler is not None:
             self._scheduler.stop()
-        if self._worker is not None:
-            self._worker.stop(timeout=20_000)
+        if self._pools is not None:
+            self._pools.stop(_PATIENCE_S)

@@ -6,7 +6,7 @@ import logging
 import threading
 from dataclasses import dataclass, field
 
-from rag_service.errors import RetryableError
+from rag_service.errors import RagError
 from rag_service.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,11 @@ class Scheduler:
         while not self._stop.wait(self.every_s):
             try:
                 self.runtime.sweep()
-            except RetryableError as error:
+            except RagError as error:
                 log.warning("sweep put off: %s", error)
+            except Exception:
+                # Whatever is wrong with one sweep: without the next, lost messages would stay lost.
+                log.exception("a sweep failed")
 
     def stop(self) -> None:
         self._stop.set()

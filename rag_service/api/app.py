@@ -7,6 +7,7 @@ from fastapi.routing import APIRoute
 
 from rag_service import __version__
 from rag_service.api import (
+    audit,
     batch,
     collections,
     dead_letters,
@@ -15,6 +16,7 @@ from rag_service.api import (
     documents,
     health,
     jobs,
+    metrics,
     openapi,
     problems,
     queries,
@@ -23,10 +25,15 @@ from rag_service.api import (
     teams,
     why_not,
 )
+from rag_service.api.auditing import Audited
 from rag_service.api.auth import Guard
 from rag_service.api.envelope import Envelope
-from rag_service.api.limits import BodyLimit
+from rag_service.api.limits import BodyLimit, Ceiling, RequestShape
+from rag_service.api.meter import Meter
+from rag_service.api.rates import Kind, RateLimit, Rates, RefusalLimit
+from rag_service.api.watching import Watch
 from rag_service.runtime import Runtime
+from rag_service.settings import Settings
 
 _DESCRIPTION = """
 Documents in, permission-filtered hybrid answers out.
@@ -45,6 +52,8 @@ def create_app(runtime: Runtime) -> FastAPI:
         redoc_url=None,
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
+        # FastAPI's own spans and logs quote query strings and what exceptions say. Ours are in `watching`.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.runtime = runtime
     resources = (
@@ -59,19 +68,48 @@ def create_app(runtime: Runtime) -> FastAPI:
         why_not,
         queries,
         dead_letters,
+        audit,
         health,
+        metrics,
         docs_page,
     )
     for resource in resources:
         app.include_router(resource.router)
+    app.state.routes = [route for resource in resources for route in resource.router.routes]
     problems.install(app)
     openapi.install(app)
-    settings = runtime.settings
-    # Added from the inside out: every request gets its id, then shows its key, then is measured.
-    app.add_middleware(BodyLimit, json_bytes=settings.max_batch_bytes, upload_bytes=settings.max_upload_bytes)
-    app.add_middleware(Guard, runtime=runtime)
-    app.add_middleware(Envelope)
+    _guard(app, runtime)
     return app
+
+
+def _guard(app: FastAPI, runtime: Runtime) -> None:
+    """Added from the inside out: a request is watched, gets its id, is measured, shows its key, is counted."""
+    settings = runtime.settings
+    rates, meter = rates_of(settings), Meter(settings.redis_url)
+    app.add_middleware(
+        BodyLimit,
+        json_bytes=settings.max_batch_bytes,
+        upload_bytes=settings.max_upload_bytes,
+        timeout_s=settings.client_timeout_s,
+    )
+    app.add_middleware(Ceiling, most=settings.max_requests)
+    app.add_middleware(RateLimit, meter=meter, rates=rates)
+    app.add_middleware(Audited, runtime=runtime)
+    app.add_middleware(Guard, runtime=runtime)
+    app.add_middleware(RefusalLimit, meter=meter, rates=rates)
+    app.add_middleware(RequestShape)
+    app.add_middleware(Envelope)
+    app.add_middleware(Watch)
+
+
+def rates_of(settings: Settings) -> Rates:
+    by_kind: dict[Kind, int] = {
+        "retrieve": settings.rate_retrieve,
+        "read": settings.rate_read,
+        "write": settings.rate_write,
+        "admin": settings.rate_admin,
+    }
+    return Rates(by_kind, settings.rate_refused, settings.rate_team_factor, settings.rate_teams)
 
 
 def _operation_id(route: APIRoute) -> str:

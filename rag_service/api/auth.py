@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeAlias
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from pydantic import Field
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -24,6 +24,7 @@ from rag_service.api import problems
 from rag_service.api.schemas import Model, PersonName
 from rag_service.db import teams
 from rag_service.errors import InvalidRequest, NotAuthenticated, NotPermitted, RagError
+from rag_service.observe.context import note
 from rag_service.runtime import Runtime
 from rag_service.types import ApiKey, utc_now
 
@@ -32,7 +33,9 @@ KeyScope: TypeAlias = Literal["query", "ingest", "impersonate", "manage", "admin
 _ALL = frozenset({"query", "ingest", "impersonate", "manage", "admin"})
 _IMPLIED = {"manage": frozenset({"query", "ingest"}), "admin": _ALL}
 _OPEN = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"})
+_METRICS = "/metrics"
 _LONGEST_SECRET = 512
+_THREADS = 8
 
 
 class AsUser(Model):
@@ -55,6 +58,7 @@ class Caller:
     groups: frozenset[str] = field(default_factory=frozenset)
     fixed: bool = False
     administrator: bool = False
+    watches: bool = False
     key_id: str | None = None
     key_name: str = "admin"
 
@@ -85,11 +89,25 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in _OPEN:
             try:
-                scope["state"]["caller"] = await run_in_threadpool(self._authenticate, Headers(scope=scope))
+                headers = Headers(scope=scope)
+                if scope["path"] == _METRICS and self._is_watcher(headers):
+                    caller = Caller(team="", scopes=frozenset(), key_name="metrics", watches=True)
+                else:
+                    caller = await self._in_thread(headers)
+                note(team=caller.team, key=caller.key_id or caller.key_name)
+                scope["state"]["caller"] = caller
             except RagError as error:
                 await problems.respond_to(scope, error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    async def _in_thread(self, headers: Headers) -> Caller:
+        return await to_thread.run_sync(self._authenticate, headers, limiter=self._threads)
+
+    @cached_property
+    def _threads(self) -> CapacityLimiter:
+        """Threads of its own: who may come in is known at once, however many requests are being worked on."""
+        return CapacityLimiter(_THREADS)
 
     def _authenticate(self, headers: Headers) -> Caller:
         secret, named = _bearer(headers), headers.get("x-rag-team")
@@ -113,11 +131,16 @@ class Guard:
             key_name=key.name,
         )
 
+    def _is_watcher(self, headers: Headers) -> bool:
+        """Whether this is the key that opens the metrics and nothing else."""
+        key = self._runtime.settings.metrics_key
+        return key is not None and hmac.compare_digest(_digest(_bearer(headers)), _digest(key.get_secret_value()))
+
     def _administrator(self, named: str | None) -> Caller:
         if named is not None:
             with self._runtime.database.read() as connection:
                 teams.get(connection, named)
-        return Caller(team=named or "", scopes=_ALL, administrator=True)
+        return Caller(team=named or "", scopes=_ALL, administrator=True, watches=True)
 
     @cached_property
     def _admin_digest(self) -> bytes:
@@ -151,8 +174,17 @@ async def administrator(request: Request) -> Caller:
     return who
 
 
+async def watcher(request: Request) -> Caller:
+    """A dependency: who may see how the service is doing."""
+    who = _caller(request)
+    if not who.watches:
+        raise NotPermitted("This needs an admin key of the service, or the key that RAG_METRICS_KEY sets.")
+    return who
+
+
 AnyKey = Annotated[Caller, Depends(any_key)]
 Administrator = Annotated[Caller, Depends(administrator)]
+Watcher = Annotated[Caller, Depends(watcher)]
 Member = Annotated[Caller, Depends(require())]
 Asker = Annotated[Caller, Depends(require("query"))]
 Reader = Annotated[Caller, Depends(require("query", "ingest"))]

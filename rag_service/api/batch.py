@@ -115,7 +115,7 @@ def _groups(ready: list[_Ready]) -> Iterator[list[_Ready]]:
 
 
 def _take_in(service: Runtime, team: str, group: list[_Ready]) -> list[BatchItem]:
-    target = Target(team, group[0].collection_id)
+    target = Target(team, group[0].collection_id, bulk=len(group) > 1)
     try:
         receipts = service.intake.accept(target, [item.incoming for item in group], on_conflict=group[0].on_conflict)
     except RagError as error:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from rag_service.api.auth import Manager, Member
 from rag_service.api.retrieval_options import RetrievalSettings
 from rag_service.api.schemas import After, Id, Limit, Listing, Model, Queued, Service
+from rag_service.api.storage import StorageSettings
 from rag_service.api.strict import StrictRoute
 from rag_service.db import collections
 from rag_service.embedding.languages import Language
@@ -40,6 +41,10 @@ class CollectionIn(Model):
         "auto", description="How words are told apart and reduced for the lexical leg; it cannot be changed later."
     )
     retrieval: RetrievalSettings = Field(default_factory=RetrievalSettings)
+    storage: StorageSettings = Field(
+        default_factory=StorageSettings,
+        description="For services whose vectors a Qdrant server keeps; refused by others. It cannot be changed later.",
+    )
 
 
 class CollectionChange(Model):
@@ -57,6 +62,7 @@ class CollectionRecord(BaseModel):
     description: str
     language: str
     retrieval: RetrievalSettings
+    storage: StorageSettings
     index_version: str | None
     created_at: datetime
 
@@ -68,6 +74,7 @@ class CollectionRecord(BaseModel):
             description=collection.description,
             language=collection.language,
             retrieval=RetrievalSettings.of(dict(collection.retrieval)),
+            storage=StorageSettings(**collection.storage),
             index_version=collection.active_index,
             created_at=collection.created_at,
         )
@@ -82,6 +89,7 @@ def create_collection(service: Service, caller: Manager, collection: CollectionI
         description=collection.description,
         language=collection.language,
         retrieval=collection.retrieval.stored(),
+        storage=collection.storage.stored(),
     )
     return CollectionRecord.of(made)
 
@@ -122,6 +130,14 @@ def update_collection(service: Service, caller: Manager, collection: Id, change:
             )
         if values:
             collections.change(connection, found.id, **values)
+            transaction.audit(
+                "collection.changed",
+                found.id,
+                team=caller.team,
+                before={"name": found.name},
+                after={"name": values.get("name", found.name)},
+                fields=sorted(values),
+            )
         return CollectionRecord.of(collections.get(connection, caller.team, found.id))
 
 

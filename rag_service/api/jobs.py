@@ -111,7 +111,9 @@ def get_job(service: Service, caller: Ingester, job_id: Id) -> JobRecord:
 def cancel_job(service: Service, caller: Manager, job_id: Id) -> JobRecord:
     """Cancel a job: at once if it waits, at its next step if it runs. One that has ended stays as it is."""
     with service.database.transaction() as transaction:
-        return _record(transaction.connection, jobs.cancel(transaction.connection, caller.team, job_id))
+        job = jobs.cancel(transaction.connection, caller.team, job_id)
+        transaction.audit("job.canceled", job.id, team=caller.team, kind=job.kind.value)
+        return _record(transaction.connection, job)
 
 
 def _record(connection: Connection, job: Job) -> JobRecord:

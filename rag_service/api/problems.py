@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from connectors.errors import SourceError
@@ -138,7 +139,19 @@ async def _on_http(request: Request, error: Exception) -> Response:
         # FastAPI wraps whatever goes wrong while a body is read.
         return respond_to(request.scope, error.__cause__)
     code, detail = _HTTP.get(error.status_code, (f"http_{error.status_code}", HTTPStatus(error.status_code).phrase))
-    return respond(request.scope, problem(error.status_code, code, detail), error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods_here(request))) or headers["Allow"]
+    return respond(request.scope, problem(error.status_code, code, detail), headers)
+
+
+def _methods_here(request: Request) -> set[str]:
+    """Every method of this address: each is a route of its own, and the framework names those of the first alone."""
+    routes: Iterable[Route] = getattr(request.app.state, "routes", ())
+    here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    # An address that is a route's own is no id in another's.
+    exact = [route for route in here if route.path == request.scope["path"]]
+    return {method for route in exact or here for method in route.methods or ()}
 
 
 def _shown(part: object) -> str:

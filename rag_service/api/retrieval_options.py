@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StringConstraints, model_validator
 
 from rag_service.api.schemas import Model
 from rag_service.retrieval.options import MAX_DEPTH, MAX_NEIGHBOURS, Expansion, Feedback, Recency
 from rag_service.retrieval.plan import FusionSpec
 
 Share: TypeAlias = Annotated[float, Field(gt=0, le=1, strict=True)]
-_Most: TypeAlias = Annotated[int, Field(ge=0, le=MAX_NEIGHBOURS)]
+_Most: TypeAlias = Annotated[StrictInt, Field(ge=0, le=MAX_NEIGHBOURS)]
 
 
 class Weights(Model):
     """Adapted to each question when not given; with one given, the other is 0.7 or 0.3, or 1 for rrf."""
 
-    dense: float | None = Field(None, ge=0, le=1_000)
-    lexical: float | None = Field(None, ge=0, le=1_000)
+    dense: StrictFloat | None = Field(None, ge=0, le=1_000)
+    lexical: StrictFloat | None = Field(None, ge=0, le=1_000)
 
 
 class Fusion(Model):
     method: Literal["weighted", "rrf"] = "weighted"
     weights: Weights = Field(default_factory=Weights)
-    k: int = Field(60, ge=1, le=10_000, description="The constant of rrf: how little the first ranks stand out.")
+    k: StrictInt = Field(60, ge=1, le=10_000, description="The constant of rrf: how little the first ranks stand out.")
 
     def spec(self) -> FusionSpec:
         """Raises InvalidRequest."""
@@ -56,9 +56,9 @@ class RetrievalSettings(Model):
 
 
 class FeedbackIn(Model):
-    passages: int = Field(5, ge=1, le=20)
-    terms: int = Field(10, ge=1, le=50)
-    weight: float = Field(0.3, gt=0, le=1)
+    passages: StrictInt = Field(5, ge=1, le=20)
+    terms: StrictInt = Field(10, ge=1, le=50)
+    weight: StrictFloat = Field(0.3, gt=0, le=1)
 
     def spec(self) -> Feedback:
         return Feedback(self.passages, self.terms, self.weight)
@@ -70,8 +70,8 @@ class RecencyIn(Model):
     field: Annotated[str, StringConstraints(pattern=r"^(metadata\.)?[A-Za-z0-9_-]{1,64}$")] = Field(
         description="A metadata key that holds RFC 3339 dates."
     )
-    half_life_days: float = Field(365, gt=0, le=100_000)
-    weight: float = Field(0.3, ge=0, le=1)
+    half_life_days: StrictFloat = Field(365, gt=0, le=100_000)
+    weight: StrictFloat = Field(0.3, ge=0, le=1)
 
     def spec(self) -> Recency:
         return Recency(self.field.removeprefix("metadata."), self.half_life_days, self.weight)
@@ -80,7 +80,7 @@ class RecencyIn(Model):
 class ExpandIn(Model):
     before: _Most = 0
     after: _Most = 0
-    section: bool = False
+    section: StrictBool = False
 
     @model_validator(mode="after")
     def _something(self) -> ExpandIn:
@@ -93,4 +93,4 @@ class ExpandIn(Model):
 
 
 class RerankIn(Model):
-    depth: int | None = Field(None, ge=1, le=MAX_DEPTH, description="Passages to read; never fewer than top_k.")
+    depth: StrictInt | None = Field(None, ge=1, le=MAX_DEPTH, description="Passages to read; never fewer than top_k.")

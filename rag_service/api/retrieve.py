@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StringConstraints
 
 from rag_service.api.auth import Asker, AsUser
 from rag_service.api.retrieval_options import ExpandIn, FeedbackIn, Fusion, RecencyIn, RerankIn, Share
@@ -44,7 +44,7 @@ class RetrieveIn(Model):
     collections: list[Annotated[str, StringConstraints(min_length=1, max_length=100)]] = Field(
         default_factory=lambda: ["default"], min_length=1, max_length=50, description="Names or ids."
     )
-    top_k: int = Field(10, ge=1, le=MAX_TOP_K)
+    top_k: StrictInt = Field(10, ge=1, le=MAX_TOP_K)
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     fusion: Fusion | None = Field(None, description="As the collection says, where not given.")
     filter: dict[str, Any] | None = Field(
@@ -52,24 +52,24 @@ class RetrieveIn(Model):
         description="$eq $ne $in $nin $gt $gte $lt $lte $exists $and $or $not over metadata keys, source, title, "
         "media_type, external_id, uri, created_at, updated_at. It only ever narrows.",
     )
-    min_score: float | None = None
-    max_chunks_per_document: int | None = Field(None, ge=1, le=MAX_TOP_K)
+    min_score: StrictFloat | None = None
+    max_chunks_per_document: StrictInt | None = Field(None, ge=1, le=MAX_TOP_K)
     as_user: AsUser | None = Field(None, description="Ask for this person; needs a key with the scope impersonate.")
-    highlight: bool = False
-    explain: bool = False
+    highlight: StrictBool = False
+    explain: StrictBool = False
     operators: Literal["auto", "on", "off"] = Field(
         "auto", description='Whether "exact words" and -word are demands; auto: in questions of up to 12 other words.'
     )
-    feedback: FeedbackIn | bool = Field(False, description="Search again with words of the best passages.")
-    diversity: float | None = Field(
+    feedback: FeedbackIn | StrictBool = Field(False, description="Search again with words of the best passages.")
+    diversity: StrictFloat | None = Field(
         None, gt=0, le=1, description="How much a passage loses for being like a better one."
     )
-    collapse_duplicates: bool | Share = Field(
+    collapse_duplicates: StrictBool | Share = Field(
         False, description="Leave out near duplicates: the share of word triples in common, 0.8 where true."
     )
     recency: RecencyIn | None = None
     expand: ExpandIn | None = None
-    rerank: RerankIn | bool | None = Field(None, description="As the service is set up, where not given.")
+    rerank: RerankIn | StrictBool | None = Field(None, description="As the service is set up, where not given.")
 
     def request(self) -> RetrievalRequest:
         """Raises InvalidRequest."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
 from fastapi import Depends, Path, Query, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints, WithJsonSchema
 
 from connectors.base import Acl
 from rag_service.db.pages import Page
@@ -91,7 +91,7 @@ class AclModel(Model):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"users": ["ada@example.com"], "groups": ["hr"]}]})
 
-    public: bool = False
+    public: StrictBool = False
     users: list[PersonName] = Field(default_factory=list, max_length=1_000)
     groups: list[PersonName] = Field(default_factory=list, max_length=1_000)
     deny_users: list[PersonName] = Field(default_factory=list, max_length=1_000)

@@ -10,16 +10,19 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StringConstraints
 from pydantic.config import JsonDict
 
 import connectors
+from connectors.secret_fields import public_schema
 from rag_service.api.auth import AnyKey, Caller, Manager
 from rag_service.api.schemas import AclModel, After, Failure, Id, Limit, Listing, Model, Name, Queued, Service
 from rag_service.api.strict import StrictRoute
 from rag_service.db import Connection, Transaction, collections, documents, jobs, sources
 from rag_service.db.sources import Source
 from rag_service.errors import Conflict, InvalidRequest, NotPermitted
+from rag_service.ingest.audit_trail import acl_of
+from rag_service.ingest.credentials import states
 from rag_service.runtime import Runtime
 from rag_service.types import utc_now
 
@@ -30,11 +33,11 @@ _OF_THIS_MACHINE = frozenset({"files"})
 _CONFIG_EXAMPLE: JsonDict = {"root": "/srv/handbook", "include": ["**/*.md", "**/*.pdf"]}
 
 SourceType = Annotated[str, StringConstraints(min_length=1, max_length=50)]
-Schedule = Annotated[int, Field(ge=60, le=366 * 86_400)]
+Schedule = Annotated[StrictInt, Field(ge=60, le=366 * 86_400)]
 
 
 class DeletionProtection(Model):
-    max_percent: float = Field(
+    max_percent: StrictFloat = Field(
         20.0,
         ge=0,
         le=100,
@@ -72,7 +75,10 @@ class SourceIn(SourceConfig):
 
 
 class SourceChange(Model):
-    """What is not given stays; `schedule_s` null ends the schedule."""
+    """What is not given stays; `schedule_s` null ends the schedule.
+
+    `config` is given whole but for its secrets: one that is left out stays as it is, null takes it away.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"schedule_s": 900, "acl": {"public": True}}]})
 
@@ -86,7 +92,7 @@ class SourceChange(Model):
 class SyncIn(Model):
     model_config = ConfigDict(json_schema_extra={"examples": [{"confirm_deletions": True}]})
 
-    confirm_deletions: bool = Field(False, description="Delete what this sync does not find, however much it is.")
+    confirm_deletions: StrictBool = Field(False, description="Delete what this sync does not find, however much it is.")
 
 
 class SourceTypeRecord(BaseModel):
@@ -114,7 +120,8 @@ class SourceRecord(BaseModel):
     id: str
     name: str
     type: str
-    config: dict[str, Any]
+    config: dict[str, Any] = Field(description="Without its secrets, which are never shown.")
+    secrets: dict[str, Literal["set", "unset"]] = Field(description="The secret fields of the configuration.")
     collection: str
     acl: AclModel
     schedule_s: int | None
@@ -151,11 +158,13 @@ def create_source(service: Service, caller: Manager, source: SourceIn) -> Source
             collection_id=place.id,
             name=source.name,
             source_type=source.type,
-            config=source.config,
+            config={},
             acl=source.acl.acl(),
             schedule_s=source.schedule_s,
             max_deleted_percent=source.deletion_protection.max_percent,
         )
+        made = service.credentials.keep(connection, made, source.config)
+        transaction.audit("source.created", made.id, team=caller.team, after=_access(made))
         return _record(connection, made)
 
 
@@ -188,11 +197,17 @@ def update_source(service: Service, caller: Manager, source_id: Id, change: Sour
     with service.database.read() as connection:
         source = sources.get(connection, caller.team, source_id)
     if change.config is not None:
-        _check_config(service, caller, source.type, change.config)
+        _check_config(service, caller, source.type, service.credentials.merged(source, change.config))
     with service.database.transaction() as transaction:
-        sources.get(transaction.connection, caller.team, source_id)
-        _apply(service, transaction, source_id, change)
-        return _record(transaction.connection, sources.get(transaction.connection, caller.team, source_id))
+        current = sources.get(transaction.connection, caller.team, source_id)
+        if change.config is not None and (current.config, current.secrets) != (source.config, source.secrets):
+            raise Conflict("The source was changed by somebody else at the same time. Try again.", code="busy")
+        _apply(service, transaction, current, change)
+        changed = sources.get(transaction.connection, caller.team, source_id)
+        fields = sorted(change.model_fields_set)
+        before, after = _access(current), _access(changed)
+        transaction.audit("source.changed", source_id, team=caller.team, before=before, after=after, fields=fields)
+        return _record(transaction.connection, changed)
 
 
 @router.delete("/sources/{source_id}", status_code=202)
@@ -220,7 +235,9 @@ def sync_source(service: Service, caller: Manager, source_id: Id, sync: SyncIn |
             raise Conflict("This source is paused. Resume it first.", code="source_paused")
         if confirmed and jobs.open_sync(transaction.connection, source.id):
             raise Conflict("A sync is on its way already. Confirm deletions when it has ended.", code="sync_running")
-        return Queued(job_id=service.syncer.start(transaction, source, confirm_deletions=confirmed))
+        job_id = service.syncer.start(transaction, source, confirm_deletions=confirmed)
+        transaction.audit("source.sync_requested", source.id, team=caller.team, confirm_deletions=confirmed)
+        return Queued(job_id=job_id)
 
 
 @router.post("/sources/{source_id}/pause")
@@ -242,6 +259,8 @@ def _set_paused(service: Runtime, caller: Caller, source_id: str, *, paused: boo
         if source.paused != paused:
             due = utc_now() if source.schedule_s and not paused else source.next_run_at
             sources.change(connection, source.id, paused=paused, next_run_at=due)
+            action = "source.paused" if paused else "source.resumed"
+            transaction.audit(action, source.id, team=caller.team)
         return _record(connection, sources.get(connection, caller.team, source.id))
 
 
@@ -258,13 +277,18 @@ def _check_config(service: Runtime, caller: Caller, source_type: str, config: di
     service.connect(source_type, config)
 
 
-def _apply(service: Runtime, transaction: Transaction, source_id: str, change: SourceChange) -> None:
+def _access(source: Source) -> dict[str, Any]:
+    """What of a source decides on access, for the audit log: a configuration may hold anything, so not that."""
+    return {**acl_of(source.acl), "name": source.name, "type": source.type, "secrets": states(source)}
+
+
+def _apply(service: Runtime, transaction: Transaction, source: Source, change: SourceChange) -> None:
     given = change.model_fields_set
     values: dict[str, Any] = {}
     if change.name is not None:
         values["name"] = change.name
     if change.config is not None:
-        values["config"] = change.config
+        service.credentials.keep(transaction.connection, source, change.config)
     if change.deletion_protection is not None:
         values["max_deleted_percent"] = change.deletion_protection.max_percent
     if "schedule_s" in given:
@@ -272,9 +296,9 @@ def _apply(service: Runtime, transaction: Transaction, source_id: str, change: S
         values |= {"schedule_s": change.schedule_s, "next_run_at": later}
     if change.acl is not None:
         values["acl"] = change.acl.acl()
-        service.intake.change_default_acl(transaction, source_id, change.acl.acl())
+        service.intake.change_default_acl(transaction, source.id, change.acl.acl())
     if values:
-        sources.change(transaction.connection, source_id, **values)
+        sources.change(transaction.connection, source.id, **values)
 
 
 def _record(connection: Connection, source: Source) -> SourceRecord:
@@ -283,6 +307,7 @@ def _record(connection: Connection, source: Source) -> SourceRecord:
         name=source.name,
         type=source.type,
         config=dict(source.config),
+        secrets=states(source),
         collection=collections.get(connection, source.team_id, source.collection_id).name,
         acl=AclModel.of(source.acl),
         schedule_s=source.schedule_s,
@@ -301,7 +326,7 @@ def _type_record(name: str) -> SourceTypeRecord:
     connector = connectors.load(name)
     return SourceTypeRecord(
         type=name,
-        config_schema=connector.Config.model_json_schema(),
+        config_schema=public_schema(connector.Config),
         incremental=connector.incremental,
         reports_deletes=connector.reports_deletes,
         reports_acl=connector.reports_acl,

@@ -20,6 +20,8 @@ M = TypeVar("M", bound=BaseModel)
 
 # Parsing this much takes about a millisecond: beyond it, the other requests should not wait.
 _INLINE_BYTES = 128 * 1024
+# A filter of ten levels takes about thirty of these.
+_MOST_LEVELS = 64
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -51,11 +53,13 @@ def loads(body: bytes | str) -> Any:
         text = body if isinstance(body, str) else body.decode("utf-8")
         value = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
-        raise InvalidRequest("The JSON is nested too deeply. Flatten it.", code="invalid_json") from None
+        raise _too_deep() from None
     except ValueError:
         raise InvalidRequest(
             "The body is not valid JSON in UTF-8. Check it with a JSON linter.", code="invalid_json"
         ) from None
+    if _is_deeper(value, _MOST_LEVELS):
+        raise _too_deep()
     # Only an escape can smuggle them in: UTF-8 has no surrogates, and JSON no raw control characters.
     if "\\u" in text and _has_unstorable(value):
         raise unstorable()
@@ -80,6 +84,21 @@ def validated(model: type[M], value: object) -> M:
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False, include_context=False)
         raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in found]) from None
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest("The JSON is nested too deeply. Flatten it.", code="invalid_json")
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Level by level rather than by recursion, which what is measured here would exhaust."""
+    level = [value]
+    for _ in range(levels + 1):
+        members = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [member for inside in members for member in inside if isinstance(member, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _has_unstorable(value: object) -> bool:

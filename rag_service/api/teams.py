@@ -6,7 +6,7 @@ import re
 import secrets
 import unicodedata
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
@@ -126,6 +126,7 @@ def create_key(service: Service, caller: AnyKey, team_id: Id, key: KeyIn) -> New
             groups=key.groups,
             expires_at=key.expires_at,
         )
+        transaction.audit("key.created", stored.id, team=team_id, after=_rights(stored))
     return NewKey(**KeyRecord.of(stored).model_dump(), key=secret)
 
 
@@ -146,7 +147,15 @@ def revoke_key(service: Service, caller: AnyKey, team_id: Id, key_id: Id) -> Key
     _check_manages(caller, team_id)
     with service.database.transaction() as transaction:
         teams.get(transaction.connection, team_id)
-        return KeyRecord.of(teams.revoke_key(transaction.connection, team_id, key_id))
+        key = teams.revoke_key(transaction.connection, team_id, key_id)
+        transaction.audit("key.revoked", key.id, team=team_id, before=_rights(key))
+        return KeyRecord.of(key)
+
+
+def _rights(key: ApiKey) -> dict[str, Any]:
+    """What a key may do, for the audit log."""
+    shown = KeyRecord.of(key).model_dump(mode="json")
+    return {name: shown[name] for name in ("name", "scopes", "user", "groups", "expires_at")}
 
 
 def _check_manages(caller: Caller, team_id: str) -> None:

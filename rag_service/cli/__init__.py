@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from rag_service import __version__
-from rag_service.cli import admin, doctor, documents, jobs, queries, quickstart, search, serve, sources, teams
+from rag_service.cli import (
+    admin,
+    doctor,
+    documents,
+    jobs,
+    queries,
+    quickstart,
+    scheduler,
+    search,
+    serve,
+    sources,
+    teams,
+)
 
 app = typer.Typer(
     name="rag",
@@ -34,6 +46,7 @@ def root(
 
 app.command("quickstart")(quickstart.quickstart)
 app.command("serve")(serve.serve)
+app.command("scheduler")(scheduler.scheduler)
 app.command("search")(search.search)
 app.command("why-not")(queries.why_not)
 app.command("doctor")(doctor.doctor)

@@ -1,10 +1,14 @@
-"""rag admin: what an administrator of the whole service does. The commands stand in files of their own."""
+"""rag admin: what whoever runs the service does, beside the running service or while it is stopped."""
 
 from __future__ import annotations
 
 import typer
 
-from rag_service.cli import dead_letters
+from rag_service.cli import audit, dead_letters, rotate_secrets
 
-commands = typer.Typer(help="Administration of the whole service.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Running the service: its keys, its audit log and the work that gave up.", no_args_is_help=True
+)
+commands.command("rotate-secrets")(rotate_secrets.rotate_secrets)
+commands.add_typer(audit.commands, name="audit")
 commands.add_typer(dead_letters.commands, name="dead-letters")

@@ -108,10 +108,12 @@ def _database(settings: Settings) -> Finding:
 
     if settings.database_url is None and not (settings.data_dir / "rag.db").exists():
         return Finding("database", True, "none yet; made at the first start")
+    problem: str | None
     try:
         runtime = build(settings)
-        problem = runtime.parts()["database"]
+        runtime.check_database()
         runtime.database.close()
+        problem = None
     except RagError as error:
         problem = error.message
     fix = "Start `rag serve` with this version once: it brings the database up to date." if problem else ""

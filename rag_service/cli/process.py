@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -59,15 +57,3 @@ def read_settings() -> Settings:
         ) from None
     except SettingsError as error:
         raise CommandFailed(f"{error}.", "Correct it in the environment.", exit_code=MISUSED) from None
-
-
-def start_logging(level: str) -> None:
-    """One line per event, on stderr: ours from `level` up, those of libraries from warnings up."""
-    wanted = logging.getLevelNamesMapping()[level.upper()]
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=max(wanted, logging.WARNING),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    for ours in ("rag_service", "workers", "connectors"):
-        logging.getLogger(ours).setLevel(wanted)

@@ -36,14 +36,15 @@ def quickstart(
     ] = None,
 ) -> None:
     """Start the service, import documents on the first start, answer one question and keep serving."""
-    from rag_service.cli.process import read_settings, start_logging, until_told
+    from rag_service.cli.process import read_settings, until_told
     from rag_service.cli.serving import serving
+    from rag_service.runtime.observing import start_log
 
     output = Output()
     with ending(output), until_told():
         folder = _existing(docs)
         settings = read_settings()
-        start_logging(settings.log_level if "log_level" in settings.model_fields_set else "warning")
+        start_log(settings, None if "log_level" in settings.model_fields_set else "warning")
         with serving(settings, host, port) as running:
             service = Service(running.url, running.runtime.admin_key(), TEAM)
             try:

@@ -25,15 +25,16 @@ def serve(
     ] = False,
 ) -> None:
     """Start the service and keep it running until Ctrl-C. Settings come from RAG_* variables."""
-    from rag_service.cli.process import read_settings, start_logging, until_told
+    from rag_service.cli.process import read_settings, until_told
     from rag_service.cli.serving import serving, tell_key
+    from rag_service.runtime.observing import start_log
 
     with ending(Output()), until_told():
         settings = read_settings()
-        start_logging(settings.log_level)
+        start_log(settings)
         with serving(settings, host, port, worker=not no_worker) as running:
             typer.echo(f"Serving on {running.url} (API reference: {running.url}/docs)")
             tell_key(running)
-            if no_worker and running.runtime.embedded:
-                typer.echo("Nothing is indexed with --no-worker: only this process may use the data folder.", err=True)
+            if no_worker and not settings.redis_url:
+                typer.echo("Nothing is indexed with --no-worker and without RAG_REDIS_URL.", err=True)
             running.wait()

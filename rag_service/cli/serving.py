@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Time for requests under way when the service is told to stop.
-_GRACE_S = 5
 _LOOK_S = 0.2
 
 
@@ -83,10 +81,14 @@ class Serving:
 @contextmanager
 def serving(settings: Settings, host: str, port: int, *, worker: bool = True) -> Iterator[Serving]:
     """Start everything; stop it in reverse order. Raises CommandFailed when it cannot start."""
+    from rag_service.runtime.observing import metrics_port, tracing
+
     with ExitStack() as stack:
         # The address first: whether it is free is known before anything slow happens.
         listener = stack.enter_context(_bound(host, port))
+        _enter(tracing(settings), stack)
         runtime, key_is_new = _opened(settings, stack)
+        _enter(metrics_port(settings, runtime.state), stack)
         http = _start_http(runtime, listener, stack)
         if worker:
             _start_worker(runtime, stack)
@@ -146,15 +148,22 @@ def _opened(settings: Settings, stack: ExitStack) -> tuple[Runtime, bool]:
     return runtime, not had_key
 
 
+def _enter(part: AbstractContextManager[object], stack: ExitStack) -> None:
+    from rag_service.errors import RagError
+
+    try:
+        stack.enter_context(part)
+    except RagError as error:
+        raise CommandFailed(error.message, exit_code=MISUSED) from None
+
+
 def _start_http(runtime: Runtime, listener: socket.socket, stack: ExitStack) -> HttpThread:
     import uvicorn
 
     from rag_service.api.app import create_app
+    from rag_service.api.connections import server_config
 
-    # No lifespan: what lives as long as the service is opened and closed here, not by the application.
-    config = uvicorn.Config(
-        create_app(runtime), log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S, lifespan="off"
-    )
+    config = server_config(create_app(runtime), runtime.settings.client_timeout_s)
     http = HttpThread(uvicorn.Server(config), listener)
     http.start()
     stack.callback(http.stop)

@@ -180,6 +180,19 @@ def all_active(connection: Connection) -> list[IndexVersion]:
     return [_index(row) for row in connection.execute(query)]
 
 
+def all_active_by_team(connection: Connection) -> list[tuple[IndexVersion, str]]:
+    """Every active index version with the team whose collection it is of."""
+    pair = index_versions.join(collections, collections.c.active_index == index_versions.c.id)
+    query = select(index_versions, collections.c.team_id.label("team")).select_from(pair)
+    return [(_index(row), str(row.team)) for row in connection.execute(query)]
+
+
+def wished_storage(connection: Connection) -> dict[str, dict[str, Any]]:
+    """By active index, what its collection wishes of a server that keeps vectors."""
+    query = select(collections.c.active_index, collections.c.storage).where(collections.c.active_index.is_not(None))
+    return {row.active_index: row.storage for row in connection.execute(query)}
+
+
 def _collection(row: Row[Any]) -> Collection:
     return Collection(
         id=row.id,
@@ -190,6 +203,7 @@ def _collection(row: Row[Any]) -> Collection:
         created_at=row.created_at,
         active_index=row.active_index,
         retrieval=row.retrieval,
+        storage=row.storage,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, select, update
 
 from rag_service.db.jobs import OPEN_LETTER, Job, job_of
 from rag_service.db.pages import Page, fetch_page
@@ -48,13 +48,6 @@ def some(connection: Connection, narrowing: LetterFilter, *, before: datetime, l
     """Some of the letters that were open at `before`, oldest job first."""
     query = _open(narrowing).where(jobs.c.finished_at <= before).order_by(jobs.c.id).limit(limit)
     return [job_of(row) for row in connection.execute(query)]
-
-
-def count(connection: Connection) -> dict[tuple[str, str], int]:
-    """How many letters are open, by error class and code."""
-    kind, code = _says("error_class"), _says("code")
-    rows = connection.execute(select(kind, code, func.count()).where(_IS_OPEN).group_by(kind, code))
-    return {(str(row[0]), str(row[1])): int(row[2]) for row in rows}
 
 
 def revive(connection: Connection, job: Job, payload: Mapping[str, Any]) -> bool:

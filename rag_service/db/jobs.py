@@ -12,7 +12,8 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, insert,
 from rag_service.db.pages import Page, fetch_page
 from rag_service.db.tables import jobs
 from rag_service.errors import NotFound
-from rag_service.types import JobKind, JobState, new_id, utc_now
+from rag_service.observe.context import carried
+from rag_service.types import JobKind, JobState, Queue, new_id, utc_now
 
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
 OPEN_LETTER = "open"
@@ -26,11 +27,13 @@ class Job:
 
     `failures` counts by error class what `attempts` sums up; both begin anew when a sync gets on. Deaths of workers are
     counted apart. `history` tells the newest of either, with times; `retried` what a former life ended with.
+    `origin` names the request and the trace that it follows from.
     """
 
     id: str
     team_id: str
     kind: JobKind
+    queue: Queue
     state: JobState
     parent_id: str | None
     source_id: str | None
@@ -57,6 +60,7 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    origin: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +76,15 @@ def add(
     kind: JobKind,
     team_id: str,
     *,
+    queue: Queue = Queue.UPLOADS,
+    rung: bool = True,
     source_id: str | None = None,
     document_id: str | None = None,
     version: int | None = None,
     parent_id: str | None = None,
     payload: Mapping[str, Any] | None = None,
 ) -> str:
-    """Queue a job; returns its id. Ring for it after the commit."""
+    """Queue a job; returns its id. `rung`: it will be rung for after the commit; otherwise it waits for its turn."""
     now = utc_now()
     job_id = new_id("job")
     connection.execute(
@@ -86,6 +92,7 @@ def add(
             id=job_id,
             team_id=team_id,
             kind=kind,
+            queue=queue,
             state=JobState.QUEUED,
             source_id=source_id,
             document_id=document_id,
@@ -94,8 +101,9 @@ def add(
             payload=dict(payload or {}),
             counters={},
             stages_ms={},
+            origin=carried(),
             run_after=now,
-            rung_at=now,
+            rung_at=now if rung else None,
             created_at=now,
         )
     )
@@ -117,6 +125,7 @@ def claim(connection: Connection, job_id: str, lease_s: float, worker: str = "")
             lease_until=now + timedelta(seconds=lease_s),
             former_worker=jobs.c.worker,
             worker=worker,
+            rung_at=func.coalesce(jobs.c.rung_at, now),
             started_at=func.coalesce(jobs.c.started_at, now),
         )
         .returning(*jobs.c)
@@ -193,6 +202,13 @@ def hand_back(connection: Connection, job: Job, *, rung: bool = True) -> bool:
     return _set(connection, job, {**values, **_LET_GO})
 
 
+def hand_back_all(connection: Connection, held: Mapping[str, int]) -> None:
+    """Queue jobs again, given as id -> fence, without a word to anybody: their holder is going down."""
+    values = {"state": JobState.QUEUED, "run_after": utc_now(), "rung_at": None, **_LET_GO}
+    for job_id, fence in held.items():
+        connection.execute(update(jobs).where(_held(job_id, fence)).values(**values))
+
+
 def release_all(connection: Connection) -> None:
     """At the start of the only worker process there is: whatever ran has died with the one before."""
     connection.execute(
@@ -200,25 +216,6 @@ def release_all(connection: Connection) -> None:
         .where(jobs.c.state == JobState.RUNNING, jobs.c.lease_until.is_not(None))
         .values(state=JobState.QUEUED, lease_until=None, worker_deaths=jobs.c.worker_deaths + 1, run_after=utc_now())
     )
-
-
-def to_ring(connection: Connection, *, silent_for_s: float, limit: int | None) -> list[tuple[JobKind, str]]:
-    """Jobs that are due but whose message seems lost, oldest first; noted as rung now.
-
-    Those that workers died with come last: whichever of them is to blame, its neighbours are done before it.
-    """
-    now = utc_now()
-    silent = or_(jobs.c.rung_at.is_(None), jobs.c.rung_at <= now - timedelta(seconds=silent_for_s))
-    due = and_(jobs.c.state == JobState.QUEUED, jobs.c.run_after <= now, silent)
-    expired = and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now)
-    query = (
-        select(jobs.c.id, jobs.c.kind).where(or_(due, expired)).order_by(jobs.c.worker_deaths, jobs.c.id).limit(limit)
-    )
-    found = [(JobKind(row.kind), str(row.id)) for row in connection.execute(query)]
-    for start in range(0, len(found), 500):
-        ids = [job_id for _, job_id in found[start : start + 500]]
-        connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(rung_at=now))
-    return found
 
 
 def settle_parent(connection: Connection, parent_id: str | None = None) -> None:
@@ -289,6 +286,12 @@ def open_sync(connection: Connection, source_id: str) -> str | None:
     return connection.execute(query.limit(1)).scalar()
 
 
+def is_open(connection: Connection, document_id: str, version: int) -> bool:
+    """Whether a job that is to index this version of the document is not over yet."""
+    mine = and_(jobs.c.document_id == document_id, jobs.c.version == version, jobs.c.kind == JobKind.INDEX)
+    return connection.execute(select(jobs.c.id).where(mine, jobs.c.state.in_(_OPEN)).limit(1)).first() is not None
+
+
 def count_open(connection: Connection, team_id: str | None = None) -> int:
     query = select(func.count()).where(jobs.c.state.in_(_OPEN))
     if team_id is not None:
@@ -327,4 +330,4 @@ def _set(connection: Connection, job: Job, values: Mapping[str, Any]) -> bool:
 
 def job_of(row: Row[Any]) -> Job:
     values = {name: value for name, value in row._mapping.items() if name != "rung_at"}
-    return Job(**{**values, "kind": JobKind(row.kind), "state": JobState(row.state)})
+    return Job(**{**values, "kind": JobKind(row.kind), "queue": Queue(row.queue), "state": JobState(row.state)})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, Text, cast, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from connectors.base import Acl
@@ -18,15 +18,20 @@ from rag_service.db.tables import sources
 from rag_service.errors import Conflict, NotFound
 from rag_service.types import new_id, utc_now
 
+_HAS_SECRETS = cast(sources.c.secrets, Text) != "{}"
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
+    """`config` is without its secrets; `secrets` are their envelopes, by field."""
+
     id: str
     team_id: str
     collection_id: str
     name: str
     type: str
     config: Mapping[str, Any]
+    secrets: Mapping[str, Mapping[str, str]]
     acl: Acl
     schedule_s: int | None
     max_deleted_percent: float
@@ -117,6 +122,18 @@ def of_collection(connection: Connection, collection_id: str) -> list[Source]:
     return [_source(row) for row in connection.execute(select(sources).where(sources.c.collection_id == collection_id))]
 
 
+def secret_keys_in_use(connection: Connection) -> set[str]:
+    """Ids of the keys that stored credentials are encrypted under."""
+    rows = connection.execute(select(sources.c.secrets).where(_HAS_SECRETS)).scalars()
+    return {envelope["key"] for secrets in rows for envelope in secrets.values()}
+
+
+def with_secrets(connection: Connection, *, after: str, limit: int) -> list[Source]:
+    """Sources that keep credentials, in order of their ids; nobody else changes them until the commit."""
+    query = select(sources).where(_HAS_SECRETS, sources.c.id > after).order_by(sources.c.id).limit(limit)
+    return [_source(row) for row in connection.execute(query.with_for_update())]
+
+
 def take_due(connection: Connection) -> list[Source]:
     """Sources whose schedule says now; each is given its next time, so that no two callers get it."""
     now = utc_now()
@@ -142,6 +159,7 @@ def _source(row: Row[Any]) -> Source:
         name=row.name,
         type=row.type,
         config=row.config,
+        secrets=row.secrets,
         acl=acl_from_json(row.acl),
         schedule_s=row.schedule_s,
         max_deleted_percent=row.max_deleted_percent,

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     DateTime,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -96,6 +98,7 @@ collections = Table(
     Column("language", String(32), nullable=False, default="auto"),
     Column("active_index", String(80)),
     Column("retrieval", Json, nullable=False, server_default="{}"),
+    Column("storage", Json, nullable=False, server_default="{}"),
     _time("created_at", nullable=False),
     UniqueConstraint("team_id", "name"),
 )
@@ -127,6 +130,7 @@ sources = Table(
     Column("name", String(200), nullable=False),
     Column("type", String(50), nullable=False),
     Column("config", Json, nullable=False),
+    Column("secrets", Json, nullable=False, server_default="{}"),  # by field: {"key": id, "ciphertext": base64}
     Column("acl", Json, nullable=False),
     Column("schedule_s", Integer),
     Column("max_deleted_percent", Float, nullable=False),
@@ -182,6 +186,7 @@ documents = Table(
     UniqueConstraint("collection_id", "source_id", "external_id"),
     Index(None, "team_id", "id"),
     Index(None, "source_id", "listing"),
+    Index(None, "status"),
 )
 
 document_access = Table(
@@ -220,12 +225,18 @@ chunks = Table(
     Index(None, "document_id", "ordinal"),
 )
 
+# Conditions of partial indexes: a query that contains the very same words is answered from the index alone.
+# Rung for and not through; a sync that waits for its documents occupies nobody.
+IS_OUT = text("state IN ('queued', 'running') AND rung_at IS NOT NULL AND listed IS FALSE")
+IS_WAITING = text("state = 'queued' AND rung_at IS NULL")
+
 jobs = Table(
     "jobs",
     metadata,
     _id(),
     Column("team_id", String(80), nullable=False),
     Column("kind", String(20), nullable=False),
+    Column("queue", String(20), nullable=False),
     Column("state", String(30), nullable=False),
     Column("parent_id", String(80), index=True),
     Column("source_id", String(80), index=True),
@@ -253,8 +264,30 @@ jobs = Table(
     _time("created_at", nullable=False),
     _time("started_at"),
     _time("finished_at"),
+    # The request and the trace that it follows from, for its worker's log lines and spans.
+    Column("origin", Json, nullable=False, server_default="{}"),
     Index(None, "team_id", "id"),
     Index(None, "state", "run_after"),
+    Index(None, "state", "kind", "created_at"),
+    Index("ix_jobs_out", "team_id", "queue", sqlite_where=IS_OUT, postgresql_where=IS_OUT),
+    Index(
+        "ix_jobs_waiting",
+        "team_id",
+        "queue",
+        "worker_deaths",
+        "run_after",
+        "id",
+        sqlite_where=IS_WAITING,
+        postgresql_where=IS_WAITING,
+    ),
+)
+
+# What is true of the whole installation, whichever process asks.
+installation = Table(
+    "installation",
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("value", Text, nullable=False),
 )
 
 # What was asked and answered: ids, scores and times, and the question itself only where the settings say so.
@@ -274,4 +307,33 @@ queries = Table(
     Column("degraded", Json, nullable=False),
     _time("at", nullable=False, index=True),
     Index(None, "team_id", "id"),
+)
+
+# Append-only: triggers refuse UPDATE and DELETE. `hash` covers the row and the hash before it.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    _time("at", nullable=False),
+    Column("team_id", String(80)),  # null: of no team
+    Column("author", Json, nullable=False),
+    Column("action", String(60), nullable=False),
+    Column("target", String(200), nullable=False),
+    Column("outcome", String(20), nullable=False),
+    Column("before", Json),
+    Column("after", Json),
+    Column("detail", Json, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index(None, "team_id", "seq"),
+    Index(None, "target"),
+    Index(None, "action", "seq"),
+)
+
+# One row: where the chain ends. Whoever appends locks it.
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
 )

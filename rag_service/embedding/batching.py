@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rag_service.embedding.base import TextKind
 from rag_service.errors import RetryableError
+from rag_service.observe.metrics import embedded
 
 Tokens: TypeAlias = Sequence[int]
 # token ids of n texts, longest first -> their vectors, shape (n, dimensions)
@@ -21,10 +22,14 @@ Forward: TypeAlias = Callable[[Sequence[Tokens]], NDArray[np.float32]]
 
 @dataclass(eq=False, slots=True)
 class _Submission:
-    """What one call asked for: its vectors as they arrive, or why they will not."""
+    """What one call asked for: its vectors as they arrive, or why they will not.
+
+    `spent` is how many tokens have been computed for it, counted from where the others stood when it came.
+    """
 
     number: int
     waiting: int
+    spent: int
     vectors: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     error: BaseException | None = None
 
@@ -40,9 +45,9 @@ class _Text:
     submission: _Submission
 
     @property
-    def turn(self) -> tuple[int, int]:
-        """The oldest submission first, and its longest text first."""
-        return self.submission.number, -len(self.tokens)
+    def turn(self) -> tuple[int, int, int]:
+        """The submission that has had least first, of equals the oldest, and its longest text first."""
+        return self.submission.spent, self.submission.number, -len(self.tokens)
 
 
 class Batcher:
@@ -50,7 +55,8 @@ class Batcher:
 
     There is no thread of its own: whoever waits while nobody runs the model runs the next slice, be it of others.
     A slice holds the texts closest in length to the one whose turn it is. A slice that fails fails the calls that
-    have a text in it, and no others. A query waits for at most the slice under way and the queries before it.
+    have a text in it, and no others. A query waits for at most the slice under way and the queries before it. A
+    document of few texts does not wait for all texts of a long one: those who wait are served by turns.
     """
 
     def __init__(self, forward: Forward, slice_tokens: int) -> None:
@@ -59,13 +65,14 @@ class Batcher:
         self._changed = threading.Condition()
         self._busy = False
         self._submissions = 0
+        self._level = 0
         self._pending: dict[TextKind, list[_Text]] = {"query": [], "document": []}
 
     def embed(self, texts: Sequence[Tokens], kind: TextKind) -> list[NDArray[np.float32]]:
         """One vector per text, in order. Raises what `forward` raised for a slice with one of these texts."""
         with self._changed:
             self._submissions += 1
-            submission = _Submission(self._submissions, len(texts))
+            submission = _Submission(self._submissions, len(texts), self._level)
             self._pending[kind] += [_Text(tokens, place, submission) for place, tokens in enumerate(texts)]
         try:
             while self._awaits_a_run(submission):
@@ -88,6 +95,7 @@ class Batcher:
     def _run_slice(self) -> None:
         with self._changed:
             batch = self._take_slice()
+        embedded(len(batch))
         with _Settling(self, batch) as settling:
             settling.vectors = self._forward([text.tokens for text in batch])
 
@@ -110,6 +118,9 @@ class Batcher:
         rows = max(1, self._slice_tokens // max(1, len(queue[first].tokens)))
         batch = queue[first : first + rows]
         del queue[first : first + rows]
+        self._level = batch[0].submission.spent
+        for text in batch:
+            text.submission.spent += len(text.tokens)
         return batch
 
     def _forget(self, submission: _Submission) -> None:

@@ -75,11 +75,12 @@ def compiled_folder(model: Path, digest: str, dtype: NumberFormat, cache: Path) 
     import openvino
 
     folder = cache / f"{digest[:16]}-{dtype}-openvino-{openvino.__version__.split('-')[0]}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.is_dir():
-            _convert(model, dtype, folder)
+    if not folder.is_dir():  # one that came with an image lies where nothing can be written
+        cache.mkdir(parents=True, exist_ok=True)
+        with (cache / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.is_dir():
+                _convert(model, dtype, folder)
     if (folder / _GRAPH).is_file():
         return folder
     log.warning("the embedding model runs in torch: %s says why", folder / _REFUSED)

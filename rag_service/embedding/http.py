@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rag_service.embedding.base import TextKind
 from rag_service.errors import CredentialsRefused, FatalError, QuotaExceeded, RetryableError
+from rag_service.observe.metrics import embedded
 from rag_service.types import EmbedderIdentity
 
 _ATTEMPTS = 4
@@ -77,6 +78,7 @@ class HttpEmbedder:
         vectors = np.empty((len(texts), self._dimensions), dtype=np.float32)
         for start in range(0, len(texts), self._batch_size):
             batch = texts[start : start + self._batch_size]
+            embedded(len(batch))
             vectors[start : start + len(batch)] = self._vectors(self._ask(batch), len(batch))
         return vectors
 

@@ -57,6 +57,12 @@ def analyser_of(language: str) -> str:
     return f"{language}/{_ANALYSIS}"
 
 
+def is_newer(analyser: str) -> bool:
+    """Whether a newer version of the service noted this: what it encoded cannot be asked in our terms."""
+    analysis = analyser.partition("/")[2]
+    return analysis.isdecimal() and int(analysis) > _ANALYSIS
+
+
 def without_accents(text: str) -> str:
     """Letters without the marks above and below them, in their plain form; й stays, it is a letter of its own."""
     return unicodedata.normalize("NFKC", _MARKS.sub("", unicodedata.normalize("NFKD", text)))

@@ -24,7 +24,7 @@ from rag_service.db.jobs import Job
 from rag_service.embedding.base import LexicalEncoder
 from rag_service.embedding.languages import analyser_of
 from rag_service.errors import NotFound, RetryableError
-from rag_service.ingest.intake import Ring
+from rag_service.ingest.doorbell import Doorbell
 from rag_service.types import IndexVersion, JobKind, JobState
 from rag_service.vectors.base import VectorStore
 
@@ -42,7 +42,7 @@ class Calibration:
     vectors: VectorStore
     chunker: Chunker
     lexical: Callable[[IndexVersion], LexicalEncoder]
-    ring: Ring
+    doorbell: Doorbell
     slice_s: float = 20.0
 
     def note_written(self, transaction: Transaction, index: IndexVersion, chunk_count: int) -> bool:
@@ -85,10 +85,8 @@ class Calibration:
                 return JobState.SUCCEEDED
 
     def _queue(self, transaction: Transaction, index: IndexVersion) -> None:
-        connection = transaction.connection
-        team = collections.team_of(connection, index)
-        job_id = jobs.add(connection, JobKind.CALIBRATE, team, payload={"index": index.id})
-        transaction.on_commit(lambda: self.ring(JobKind.CALIBRATE, job_id))
+        team = collections.team_of(transaction.connection, index)
+        self.doorbell.add(transaction, JobKind.CALIBRATE, team, payload={"index": index.id})
 
     def _index(self, index: str) -> IndexVersion:
         with self.database.read() as connection:
@@ -137,4 +135,4 @@ class Calibration:
     def _hand_back(self, job: Job) -> None:
         with self.database.transaction() as transaction:
             if jobs.hand_back(transaction.connection, job):
-                transaction.on_commit(lambda: self.ring(JobKind.CALIBRATE, job.id))
+                self.doorbell.again(transaction, job)

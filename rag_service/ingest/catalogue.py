@@ -9,10 +9,10 @@ from typing import Any
 from rag_service.chunking.base import Chunker
 from rag_service.db import Connection, Database, collections, teams
 from rag_service.embedding.base import Embedder
-from rag_service.embedding.languages import Language, analyser_of
+from rag_service.embedding.languages import Language, analyser_of, is_newer
 from rag_service.errors import ConfigError
 from rag_service.ingest.calibration import FIRST_AFTER
-from rag_service.types import Collection, Team
+from rag_service.types import Collection, IndexVersion, Team
 from rag_service.vectors.base import IndexSpec, VectorStore
 
 _DEFAULT_LANGUAGE: Language = "auto"
@@ -32,7 +32,8 @@ class Catalogue:
         """A team starts with the collection `default`. Raises Conflict."""
         with self.database.transaction() as transaction:
             team = teams.create(transaction.connection, team_id, name)
-            self._add(transaction.connection, team_id, collections.DEFAULT, "", _DEFAULT_LANGUAGE)
+            self._add(transaction.connection, team_id, collections.DEFAULT, "", _DEFAULT_LANGUAGE, storage={})
+            transaction.audit("team.created", team_id, team=team_id, after={"name": name})
             return team
 
     def create_collection(
@@ -43,20 +44,22 @@ class Catalogue:
         description: str,
         language: Language,
         retrieval: Mapping[str, Any] | None = None,
+        storage: Mapping[str, Any] | None = None,
     ) -> Collection:
-        """Raises Conflict."""
+        """Raises Conflict; InvalidRequest for a `storage` that the vector store does not offer."""
         with self.database.transaction() as transaction:
-            made = self._add(transaction.connection, team_id, name, description, language)
-            if not retrieval:
+            made = self._add(transaction.connection, team_id, name, description, language, storage=storage or {})
+            transaction.audit("collection.created", made.id, team=team_id, after={"name": name, "language": language})
+            if not retrieval and not storage:
                 return made
-            collections.change(transaction.connection, made.id, retrieval=dict(retrieval))
+            collections.change(
+                transaction.connection, made.id, retrieval=dict(retrieval or {}), storage=dict(storage or {})
+            )
             return collections.get(transaction.connection, team_id, made.id)
 
-    def check_models(self) -> None:
-        """Raises ConfigError when an active index was built with another model than the one configured."""
-        with self.database.read() as connection:
-            active = collections.all_active(connection)
-        for index in active:
+    def check_indexes(self) -> None:
+        """Raises ConfigError when an active index was built with another model or a newer analyser than ours."""
+        for index in self._active():
             if index.embedder != self.embedder.identity:
                 raise ConfigError(
                     f"The index {index.id} was built with the model {index.embedder}, but {self.embedder.identity} is "
@@ -64,9 +67,34 @@ class Catalogue:
                     "RAG_DATA_DIR and ingest again.",
                     code="model_changed",
                 )
-            self.vectors.create(index.id, IndexSpec(index.embedder.dimensions))
+            if is_newer(index.analyser):
+                raise ConfigError(
+                    f"The words of the index {index.id} were analysed by a newer version of the service. Start that "
+                    "one.",
+                    code="analyser_changed",
+                )
 
-    def _add(self, connection: Connection, team_id: str, name: str, description: str, language: str) -> Collection:
+    def make_indexes(self) -> None:
+        """See to it that every active index is there, also where its maker died half-way."""
+        with self.database.read() as connection:
+            wished = collections.wished_storage(connection)
+        for index in self._active():
+            self.vectors.create(index.id, IndexSpec(index.embedder.dimensions, wished.get(index.id, {})))
+
+    def _active(self) -> list[IndexVersion]:
+        with self.database.read() as connection:
+            return collections.all_active(connection)
+
+    def _add(
+        self,
+        connection: Connection,
+        team_id: str,
+        name: str,
+        description: str,
+        language: str,
+        *,
+        storage: Mapping[str, Any],
+    ) -> Collection:
         made = collections.create(connection, team_id, name, description=description, language=language)
         index = collections.add_index(
             connection,
@@ -77,5 +105,5 @@ class Catalogue:
             average_length=self.average_length,
             calibrate_at=FIRST_AFTER,
         )
-        self.vectors.create(index.id, IndexSpec(index.embedder.dimensions))
+        self.vectors.create(index.id, IndexSpec(index.embedder.dimensions, storage))
         return collections.get(connection, team_id, made.id)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rag_service.db import Connection, Database, dead_letters, documents, jobs, sources
 from rag_service.db.dead_letters import SUPERSEDED, LetterFilter
+from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
 from rag_service.errors import NotFound
 from rag_service.types import DocumentStatus, JobKind, utc_now
@@ -34,29 +35,38 @@ class DeadLetters:
     def discard(self, which: LetterFilter) -> Handled:
         """Put these letters away for good; their jobs and documents stay failed."""
 
-        def put_away(connection: Connection, job: Job) -> bool:
-            return dead_letters.close(connection, job, dead_letters.DISCARDED)
+        def put_away(transaction: Transaction, job: Job) -> bool:
+            put = dead_letters.close(transaction.connection, job, dead_letters.DISCARDED)
+            return put and _on_record(transaction, "dead_letter.discarded", job)
 
         return Handled(list(self._each(which, put_away)).count(True))
 
-    def _each(self, which: LetterFilter, handle: Callable[[Connection, Job], bool]) -> Iterator[bool]:
+    def _each(self, which: LetterFilter, handle: Callable[[Transaction, Job], bool]) -> Iterator[bool]:
         """What was a letter when this began, some at a time: what fails again meanwhile is not handled twice."""
         began = utc_now()
         while True:
             with self.database.transaction() as transaction:
                 some = dead_letters.some(transaction.connection, which, before=began, limit=_AT_ONCE)
-                outcomes = [handle(transaction.connection, job) for job in some]
+                outcomes = [handle(transaction, job) for job in some]
             yield from outcomes
             if len(some) < _AT_ONCE:
                 return
 
-    def _retry(self, connection: Connection, job: Job) -> bool:
+    def _retry(self, transaction: Transaction, job: Job) -> bool:
+        connection = transaction.connection
         if not _prepared(connection, job):
             dead_letters.close(connection, job, SUPERSEDED)
             return False
         # A sync begins its listing anew: what came since the former one is in it.
         payload = {name: value for name, value in job.payload.items() if name != "listing"}
-        return dead_letters.revive(connection, job, payload)
+        revived = dead_letters.revive(connection, job, payload)
+        return revived and _on_record(transaction, "dead_letter.retried", job)
+
+
+def _on_record(transaction: Transaction, action: str, job: Job) -> bool:
+    code = (job.error or {}).get("code")
+    transaction.audit(action, job.id, team=job.team_id, kind=job.kind.value, code=code, document=job.document_id)
+    return True
 
 
 def _prepared(connection: Connection, job: Job) -> bool:

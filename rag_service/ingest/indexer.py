@@ -84,7 +84,7 @@ class Indexer:
             index = self._active_index(document)
             if document.indexed_version is not None:
                 # A narrowed ACL must not wait for the parser: the version that answers meanwhile gets it now.
-                self.vectors.update(index.id, document.id, access=access, fields=fields_of(document))
+                self._update(index, document, access)
             try:
                 _Build(self, job, document, index, stages).run()
             finally:
@@ -98,10 +98,14 @@ class Indexer:
             if document is None or document.is_deleted or document.indexed_version is None:
                 return
             index = self._active_index(document)
-            self.vectors.update(index.id, document.id, access=access, fields=fields_of(document))
+            self._update(index, document, access)
             again, _ = self.look(document.id)
             if again is not None and again.revision == document.revision:
                 return
+
+    def _update(self, index: IndexVersion, document: Document, access: AccessTokens) -> None:
+        fields = fields_of(document)
+        self.vectors.update(index.id, document.id, access=access, fields=fields, revision=document.revision)
 
     def _clean_up(self, job: Job, document: Document) -> None:
         version = job.version or 0
@@ -205,7 +209,7 @@ class _Build:
             index = self._index_now()
             encoder = self.parts.lexical(index)
             if written == index:
-                self.parts.vectors.update(index.id, now.id, access=access, fields=fields)
+                self.parts.vectors.update(index.id, now.id, access=access, fields=fields, revision=now.revision)
             else:
                 embedded, sparse = list(zip(encoded, dense, strict=True)), encoder.encode(words, "document")
                 self.parts.vectors.upsert(index.id, self._points(now, embedded, sparse, access, fields))
@@ -238,6 +242,7 @@ class _Build:
                 lexical=terms,
                 access=access,
                 fields=fields,
+                revision=now.revision,
             )
             for (item, vector), terms in zip(encoded, sparse, strict=True)
         ]

@@ -14,18 +14,23 @@ from rag_service.db import Connection, Database, dead_letters, documents, jobs
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.errors import Conflict, RetryableError
+from rag_service.ingest import audit_trail
+from rag_service.ingest.doorbell import Doorbell
 from rag_service.types import DocumentFailure, DocumentStatus, JobKind, Metadata, new_id
 
 Change = Literal["new", "modified", "metadata_modified", "unchanged"]
 OnConflict = Literal["replace", "skip", "error"]
-Ring = Callable[[JobKind, str], object]
+_ENDED = (DocumentStatus.READY, DocumentStatus.FAILED, DocumentStatus.DELETED)
 # Two writers of one document settle in one round; more means a storm, and the sender should back off.
 _ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where documents go: `default_acl` is what applies to those without an ACL of their own."""
+    """Where documents go: `default_acl` is what applies to those without an ACL of their own.
+
+    `bulk`: nobody waits for one of them, so they stand behind uploads. Documents of a sync always do.
+    """
 
     team_id: str
     collection_id: str
@@ -33,6 +38,7 @@ class Target:
     source_id: str = documents.NO_SOURCE
     listing: int = 0
     parent_id: str | None = None
+    bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +66,10 @@ class Receipt:
 
 
 class Intake:
-    def __init__(self, database: Database, blobs: BlobStore, ring: Ring) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, doorbell: Doorbell) -> None:
         self._database = database
         self._blobs = blobs
-        self._ring = ring
+        self._doorbell = doorbell
 
     def accept(
         self,
@@ -85,6 +91,7 @@ class Intake:
                     receipts = [self._write(transaction, target, draft) for draft in drafts]
                     unchanged = [receipt.document.id for receipt in receipts if receipt.change == "unchanged"]
                     documents.note_seen(transaction.connection, unchanged, target.listing)
+                    audit_trail.taken_in(transaction, [draft.row for draft in drafts], receipts)
                     if also is not None:
                         also(transaction.connection, receipts)
                 return receipts
@@ -147,15 +154,14 @@ class Intake:
 
     def _purge_former(self, transaction: Transaction, deleted: Document) -> None:
         """Its removal has not come round yet and would take it for alive; the new version may never be indexed."""
-        job_id = jobs.add(
-            transaction.connection,
+        self._doorbell.add(
+            transaction,
             JobKind.REMOVE,
             deleted.team_id,
             document_id=deleted.id,
             version=deleted.version,
             payload={"collection_id": None, "indexes": []},
         )
-        transaction.on_commit(lambda: self._ring(JobKind.REMOVE, job_id))
 
     def _insert(self, transaction: Transaction, target: Target, draft: _Draft) -> Receipt:
         item, content = draft.item, draft.content
@@ -183,7 +189,8 @@ class Intake:
         if all(getattr(row, name) == value for name, value in described.items()):
             if item.version_tag != row.version_tag:
                 documents.note_tag(connection, row.id, item.version_tag)
-            if row.status == DocumentStatus.FAILED and _worth_retrying(row, target):
+            failed = row.status == DocumentStatus.FAILED and _worth_retrying(row, target)
+            if failed or _is_stranded(connection, row):
                 return self._enqueue(transaction, target, self._reopen(connection, row), "unchanged")
             return Receipt(row, "unchanged")
         values = {**described, "version_tag": item.version_tag, "listing": target.listing}
@@ -199,37 +206,41 @@ class Intake:
         return stored
 
     def _enqueue(self, transaction: Transaction, target: Target, document: Document, change: Change) -> Receipt:
-        connection = transaction.connection
-        documents.record(connection, document.id, document.version, "accepted", change=change)
+        documents.record(transaction.connection, document.id, document.version, "accepted", change=change)
         if change != "new":
-            dead_letters.supersede(connection, document.id)
-        job_id = jobs.add(
-            connection,
+            dead_letters.supersede(transaction.connection, document.id)
+        job_id = self._doorbell.add(
+            transaction,
             JobKind.INDEX,
             document.team_id,
+            bulk=target.bulk,
             source_id=document.source_id or None,
             document_id=document.id,
             version=document.version,
             parent_id=target.parent_id,
         )
-        transaction.on_commit(lambda: self._ring(JobKind.INDEX, job_id))
         return Receipt(document, change, job_id)
 
     def change_acl(
         self, transaction: Transaction, document: Document, acl: Acl, *, parent_id: str | None = None
     ) -> Receipt:
         """Set a document's own ACL. Holds for every search from the commit on; embeds nothing."""
-        return self._change(transaction, document, {"acl": acl}, tokens_of(acl), parent_id)
+        receipt = self._change(transaction, document, {"acl": acl}, tokens_of(acl), parent_id)
+        audit_trail.changed(transaction, document, receipt.document)
+        return receipt
 
     def change_fields(self, transaction: Transaction, document: Document, **values: Any) -> Receipt:
         """Set title, uri or metadata; embeds nothing."""
-        return self._change(transaction, document, values, None, None)
+        receipt = self._change(transaction, document, values, None, None)
+        audit_trail.changed(transaction, document, receipt.document)
+        return receipt
 
     def change_default_acl(self, transaction: Transaction, source_id: str, acl: Acl) -> int:
         """Apply a source's new default to its documents without an ACL of their own; returns how many."""
         inheriting = documents.inheriting(transaction.connection, source_id)
         for document in inheriting:
-            self._change(transaction, document, {}, tokens_of(acl), None)
+            # The source's own entry tells of all.
+            self._change(transaction, document, {}, tokens_of(acl), None, bulk=True)
         return len(inheriting)
 
     def _change(
@@ -239,29 +250,32 @@ class Intake:
         values: Mapping[str, Any],
         tokens: AccessTokens | None,
         parent_id: str | None,
+        *,
+        bulk: bool = False,
     ) -> Receipt:
         stored = documents.change(transaction.connection, document, values, tokens)
         if stored is None:
             raise Conflict("The document was changed by somebody else at the same time. Try again.", code="busy")
         kind = "fields_changed" if tokens is None else "acl_changed"
         documents.record(transaction.connection, document.id, document.version, kind)
-        return Receipt(stored, "metadata_modified", self.refresh(transaction, stored, parent_id))
+        return Receipt(stored, "metadata_modified", self.refresh(transaction, stored, parent_id, bulk=bulk))
 
-    def refresh(self, transaction: Transaction, document: Document, parent_id: str | None = None) -> str | None:
+    def refresh(
+        self, transaction: Transaction, document: Document, parent_id: str | None = None, *, bulk: bool = False
+    ) -> str | None:
         """Queue bringing a document's chunks up to its ACL and fields; None when nothing is indexed yet."""
         if document.indexed_version is None:
             return None
-        job_id = jobs.add(
-            transaction.connection,
+        return self._doorbell.add(
+            transaction,
             JobKind.REFRESH,
             document.team_id,
+            bulk=bulk,
             source_id=document.source_id or None,
             document_id=document.id,
             version=document.version,
             parent_id=parent_id,
         )
-        transaction.on_commit(lambda: self._ring(JobKind.REFRESH, job_id))
-        return job_id
 
     def reject(self, target: Target, external_id: str, failure: DocumentFailure) -> None:
         """Put on record that an item could not be fetched. A version that answers goes on answering."""
@@ -332,6 +346,11 @@ def _described(item: Incoming, row: Document | None) -> dict[str, Any]:
 
 def _tokens(acl: Acl | None, target: Target) -> AccessTokens:
     return tokens_of(target.default_acl if acl is None else acl)
+
+
+def _is_stranded(connection: Connection, row: Document) -> bool:
+    """On its way, but nobody carries it: its job was cancelled together with the sync that had brought it."""
+    return row.status not in _ENDED and not jobs.is_open(connection, row.id, row.version)
 
 
 def _worth_retrying(row: Document, target: Target) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rag_service.blobs import BlobStore
-from rag_service.db import Database, chunks, collections, documents, jobs, sources
+from rag_service.db import Database, chunks, collections, documents, sources
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
 from rag_service.db.sources import Source
 from rag_service.errors import NotFound
-from rag_service.ingest.intake import Ring, owner
+from rag_service.ingest import audit_trail
+from rag_service.ingest.doorbell import Doorbell
+from rag_service.ingest.intake import owner
 from rag_service.types import Collection, JobKind
 from rag_service.vectors.base import VectorStore
 
@@ -23,13 +25,15 @@ class Removal:
     database: Database
     blobs: BlobStore
     vectors: VectorStore
-    ring: Ring
+    doorbell: Doorbell
 
     def document(self, document: Document) -> str:
         """Delete one document; nobody finds it from here on. Returns the id of the job that purges it."""
         with self.database.transaction() as transaction:
             documents.mark_deleted(transaction.connection, document_id=document.id)
             documents.record(transaction.connection, document.id, document.version, "deleted")
+            before = audit_trail.acl_of(document.acl)
+            transaction.audit("document.deleted", document.id, team=document.team_id, before=before)
             return self.enqueue(transaction, document.team_id, document_id=document.id, version=document.version)
 
     def source(self, source: Source, *, keep_documents: bool) -> str | None:
@@ -39,9 +43,14 @@ class Removal:
             if keep_documents:
                 documents.adopt_acl(connection, source.id, source.acl)
             sources.remove(connection, source.id)
+            before = {**audit_trail.acl_of(source.acl), "name": source.name}
+            transaction.audit(
+                "source.deleted", source.id, team=source.team_id, before=before, documents_kept=keep_documents
+            )
             if keep_documents:
                 return None
-            documents.mark_deleted(connection, source_id=source.id)
+            gone = documents.mark_deleted(connection, source_id=source.id)
+            audit_trail.removed(transaction, source.team_id, source.id, gone)
             return self.enqueue(transaction, source.team_id, source_id=source.id)
 
     def collection(self, collection: Collection) -> str:
@@ -50,7 +59,10 @@ class Removal:
             connection = transaction.connection
             for source in sources.of_collection(connection, collection.id):
                 sources.remove(connection, source.id)
-            documents.mark_deleted(connection, collection_id=collection.id)
+            gone = documents.mark_deleted(connection, collection_id=collection.id)
+            before = {"name": collection.name}
+            transaction.audit("collection.deleted", collection.id, team=collection.team_id, before=before)
+            audit_trail.removed(transaction, collection.team_id, collection.id, gone)
             indexes = collections.remove(connection, collection.id)
             return self.enqueue(transaction, collection.team_id, collection_id=collection.id, indexes=indexes)
 
@@ -66,8 +78,8 @@ class Removal:
         indexes: list[str] | None = None,
         parent_id: str | None = None,
     ) -> str:
-        job_id = jobs.add(
-            transaction.connection,
+        return self.doorbell.add(
+            transaction,
             JobKind.REMOVE,
             team_id,
             document_id=document_id,
@@ -76,8 +88,6 @@ class Removal:
             parent_id=parent_id,
             payload={"collection_id": collection_id, "indexes": indexes or []},
         )
-        transaction.on_commit(lambda: self.ring(JobKind.REMOVE, job_id))
-        return job_id
 
     def run(self, job: Job) -> None:
         """Purge what the job names, of a document up to the version that was deleted. May be repeated.

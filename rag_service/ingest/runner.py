@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 
 from connectors.errors import RetryableSourceError, SourceError
-from rag_service.db import Connection, Database, documents, jobs, sources
+from rag_service.db import Connection, Database, documents, jobs, ringing, sources
+from rag_service.db.authors import Author, authored_by
 from rag_service.db.jobs import Job
 from rag_service.errors import ErrorClass, RagError, RetryableError
 from rag_service.ingest.backoff import MAX_WORKER_DEATHS, POLICIES, wait_s
 from rag_service.ingest.calibration import Calibration
+from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.removal import Removal
-from rag_service.ingest.stages import Stages
+from rag_service.ingest.stages import RETRIED, Stages, watched
 from rag_service.ingest.sync import Syncer
 from rag_service.types import DocumentFailure, JobKind, JobState
 
@@ -43,6 +45,14 @@ class Leases:
         with self._lock:
             self._held.pop(job.id, None)
 
+    def hand_back(self) -> None:
+        """Give up what is held still, so that others need not wait for the lease to run out."""
+        with self._lock:
+            held, self._held = self._held, {}
+        if held:
+            with self._database.transaction() as transaction:
+                jobs.hand_back_all(transaction.connection, held)
+
     def close(self) -> None:
         self._stop.set()
         if self._thread is not None:
@@ -69,10 +79,11 @@ class Runner:
     syncer: Syncer
     removal: Removal
     calibration: Calibration
+    doorbell: Doorbell
+    # Set when this process is going down: work stops at the next safe point and is handed back.
+    stopping: threading.Event
     # Who holds the jobs that run here, as their history names it.
     worker: str = ""
-    # Set when this process is going down: work stops at the next document and is handed back.
-    stopping: threading.Event = field(default_factory=threading.Event)
 
     def run(self, job_id: str) -> None:
         """Run one job if it is due and nobody has it. Never raises for the job's own failure: that is recorded.
@@ -80,6 +91,7 @@ class Runner:
         While the database does not answer nothing can be recorded: the job's lease runs out then, and it is rung again.
         """
         if self.stopping.is_set():
+            self._leave_to_others(job_id)
             return
         try:
             with self.database.transaction() as transaction:
@@ -90,14 +102,21 @@ class Runner:
             log.warning("job %s put off: %s", job_id, error)
 
     def _hold(self, job: Job) -> None:
+        stages = Stages(job.kind)
         self.leases.hold(job)
         try:
-            self._run(job)
+            with watched(job, stages), authored_by(Author("worker", request_id=job.id)):
+                self._run(job, stages)
         finally:
             self.leases.release(job)
+        self.doorbell.follow(job)
 
-    def _run(self, job: Job) -> None:
-        stages = Stages(job.kind)
+    def _leave_to_others(self, job_id: str) -> None:
+        """Its message is spent: the sweeper must not wait for an answer to it."""
+        with self.database.transaction() as transaction:
+            ringing.forget(transaction.connection, job_id)
+
+    def _run(self, job: Job, stages: Stages) -> None:
         if job.worker_deaths > MAX_WORKER_DEATHS:
             message = f"The worker died {job.worker_deaths} times while it held this job. Look at the worker's log."
             failure = replace(_failure(stages, ErrorClass.POISON, "worker_died", message), retryable=True)
@@ -157,6 +176,7 @@ class Runner:
                 self._give_up(connection, now, stages, replace(failure, message=failure.message + tried))
                 return
             jobs.retry(connection, now, asdict(failure), wait)
+            stages.end(RETRIED, failure.code)
             if job.kind == JobKind.SYNC and job.source_id:
                 sources.change(connection, job.source_id, last_error=asdict(failure))
 
@@ -165,6 +185,7 @@ class Runner:
         error = asdict(failure)
         if not jobs.finish(connection, job, JobState.FAILED, error=error, stages_ms=stages.spent_ms()):
             return
+        stages.end(JobState.FAILED, failure.code)
         if job.kind == JobKind.INDEX and job.document_id and job.version is not None:
             documents.fail(connection, job.document_id, job.version, failure)
         if job.kind == JobKind.SYNC and job.source_id:
@@ -176,8 +197,10 @@ class Runner:
         with self.database.transaction() as transaction:
             connection = transaction.connection
             spent = stages.spent_ms()
-            if jobs.finish(connection, job, state, stages_ms=spent) and job.parent_id:
-                jobs.settle_parent(connection, job.parent_id)
+            if jobs.finish(connection, job, state, stages_ms=spent):
+                stages.end(state)
+                if job.parent_id:
+                    jobs.settle_parent(connection, job.parent_id)
 
 
 def _failure(stages: Stages, error_class: ErrorClass, code: str, message: str) -> DocumentFailure:

@@ -6,8 +6,9 @@ A listing that broke off removes nothing.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,10 @@ from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
 from rag_service.db.sources import Source
 from rag_service.errors import NotFound
-from rag_service.ingest.intake import Incoming, Intake, Receipt, Ring, Target
+from rag_service.ingest import audit_trail
+from rag_service.ingest.discretion import Discreet
+from rag_service.ingest.doorbell import Doorbell
+from rag_service.ingest.intake import Incoming, Intake, Receipt, Target
 from rag_service.ingest.removal import Removal
 from rag_service.types import DocumentFailure, JobKind, JobState, utc_now
 
@@ -31,21 +35,19 @@ class Syncer:
     database: Database
     intake: Intake
     removal: Removal
-    connect: Callable[[str, Mapping[str, Any]], Connector]
-    ring: Ring
+    connect: Callable[[Source], Connector | Discreet]
+    doorbell: Doorbell
+    stopping: threading.Event
     slice_s: float = 30.0
 
     def start(self, transaction: Transaction, source: Source, *, confirm_deletions: bool = False) -> str:
         """Queue a sync, or return the one that is on its way already."""
-        connection = transaction.connection
-        running = jobs.open_sync(connection, source.id)
+        running = jobs.open_sync(transaction.connection, source.id)
         if running is not None:
             return running
         payload = {"confirm_deletions": confirm_deletions}
-        job_id = jobs.add(connection, JobKind.SYNC, source.team_id, source_id=source.id, payload=payload)
-        dead_letters.supersede_syncs(connection, source.id)
-        transaction.on_commit(lambda: self.ring(JobKind.SYNC, job_id))
-        return job_id
+        dead_letters.supersede_syncs(transaction.connection, source.id)
+        return self.doorbell.add(transaction, JobKind.SYNC, source.team_id, source_id=source.id, payload=payload)
 
     def run(self, job: Job) -> JobState | None:
         """Run one slice. Returns how the job ended, or None when it goes on (next slice, or waiting for documents)."""
@@ -87,7 +89,7 @@ class _Slice:
         return Target(source.team_id, source.collection_id, source.acl, source.id, listing, self.job.id)
 
     def run(self) -> JobState | None:
-        connector = self.parts.connect(self.source.type, self.source.config)
+        connector = self.parts.connect(self.source)
         for change in connector.changes(self.source.cursor):
             if isinstance(change, Checkpoint):
                 outcome = self._checkpoint(change)
@@ -153,7 +155,7 @@ class _Slice:
         if checkpoint.complete:
             self._listed()
             return _Outcome(None)
-        if time.monotonic() - self.began > self.parts.slice_s:
+        if time.monotonic() - self.began > self.parts.slice_s or self.parts.stopping.is_set():
             self._hand_back()
             return _Outcome(None)
         return _GO_ON
@@ -171,7 +173,8 @@ class _Slice:
             sources.change(connection, source.id, held_deletions=unseen)
             return
         if unseen:
-            documents.mark_deleted(connection, source_id=source.id, not_in_listing=listing)
+            gone = documents.mark_deleted(connection, source_id=source.id, not_in_listing=listing)
+            audit_trail.removed(transaction, source.team_id, source.id, gone)
             self.parts.removal.enqueue(transaction, source.team_id, source_id=source.id, parent_id=self.job.id)
         self._count("deleted", unseen)
         sources.change(connection, source.id, held_deletions=0)
@@ -187,7 +190,7 @@ class _Slice:
     def _hand_back(self) -> None:
         with self.parts.database.transaction() as transaction:
             if jobs.hand_back(transaction.connection, self.job):
-                transaction.on_commit(lambda: self.parts.ring(JobKind.SYNC, self.job.id))
+                self.parts.doorbell.again(transaction, self.job)
 
     def _reject(self, external_id: str, code: str, message: str) -> None:
         self._count("failed")
@@ -201,6 +204,7 @@ class _Slice:
             row = documents.find(connection, source.collection_id, source.id, [external_id]).get(external_id)
             if row is not None and documents.mark_deleted(connection, document_id=row.id):
                 self._count("deleted")
+                audit_trail.removed(transaction, source.team_id, source.id, [row.id])
                 self.parts.removal.enqueue(
                     transaction, source.team_id, document_id=row.id, version=row.version, parent_id=self.job.id
                 )

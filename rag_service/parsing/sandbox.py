@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from rag_service.errors import PoisonousDocument, RetryableError, UnsupportedDocument
+from rag_service.observe.metrics import parser_died
 from rag_service.parsing.frames import MAX_FRAME_BYTES, FrameTooLarge, WireBroken, WireTimeout
 from rag_service.parsing.process import ParserProcess
 from rag_service.types import PageStart, ParsedDocument
@@ -122,6 +123,7 @@ class ParserSandbox:
             raise self._timed_out() from None
         except FrameTooLarge:
             self._discard(child)
+            parser_died("too_large")
             raise UnsupportedDocument(
                 "The text of the document is larger than is accepted. Split it and upload the parts.", code="too_large"
             ) from None
@@ -136,6 +138,7 @@ class ParserSandbox:
         self._raise_if_closed()
         if status == -signal.SIGXCPU:
             raise self._timed_out() from None
+        parser_died("crashed")
         how = signal.Signals(-status).name if -status in set(signal.Signals) else f"status {status}"
         raise PoisonousDocument(
             f"The parser's process died of this document ({how}). Open it in its own program, save it again, or "
@@ -161,6 +164,7 @@ class ParserSandbox:
         )
 
     def _timed_out(self) -> UnsupportedDocument:
+        parser_died("timeout")
         return UnsupportedDocument(
             f"Parsing the document took longer than {self._timeout_s:g} seconds. Split it, or convert it to a simpler "
             "format, and upload that.",

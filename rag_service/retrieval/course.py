@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
+from rag_service.observe.spans import span
 from rag_service.retrieval.fusion import Fused
 from rag_service.retrieval.plan import FusionSpec, Plan, RetrievalRequest
 from rag_service.retrieval.refining import Found, Ranked
@@ -51,7 +52,8 @@ class Course:
     def stage(self, name: str) -> Iterator[None]:
         began = time.perf_counter()
         try:
-            yield
+            with span(f"retrieve.{name}"):
+                yield
         finally:
             self.stages[name] = self.stages.get(name, 0.0) + milliseconds_since(began)
 

@@ -12,6 +12,8 @@ from rag_service.access import AccessScope, Principal, scope_of
 from rag_service.db import Database, chunks, collections
 from rag_service.embedding.base import Embedder, LexicalEncoder
 from rag_service.errors import Conflict, RagError, RetryableError
+from rag_service.observe import metrics
+from rag_service.observe.logs import fields
 from rag_service.reranking.base import NullReranker, Reranker
 from rag_service.retrieval.course import Course, Encoded, milliseconds_since
 from rag_service.retrieval.expansion import Context, Expander
@@ -332,10 +334,9 @@ def _answer(request: RetrievalRequest, hits: tuple[Hit, ...], course: Course, sc
     query_id = new_id("q")
     stages = {name: round(spent, 3) for name, spent in course.stages.items()}
     total = round(milliseconds_since(course.started), 3)
-    logger.info(
-        "query_id=%s team=%s mode=%s collections=%d drawn=%d hits=%d degraded=%d stages_ms=%s total_ms=%s",
-        *(query_id, scope.team, request.mode, len(course.plan.collections), len(course.ranking)),
-        *(len(hits), len(course.degraded), stages, total),
-    )
+    metrics.answered(request.mode, stages, total, len(hits), course.degraded)
+    told = {"drawn": len(course.ranking), "hits": len(hits), "degraded": len(course.degraded)}
+    times = {"stages_ms": stages, "total_ms": total}
+    logger.info("answered", extra=fields(query_id=query_id, team=scope.team, mode=request.mode, **told, **times))
     usage = Usage(stages["embed"], stages["search"], stages["confirm"], total)
     return Retrieval(query_id, hits, usage, tuple(course.degraded), course.summary(request))

@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import secrets
 import shutil
 import socket
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from connectors.base import Connector
-from rag_service.blobs import BlobStore, LocalBlobs
+from rag_service.blobs import BlobStore
 from rag_service.chunking.structure import StructureChunker
-from rag_service.db import Database, collections, jobs, sources
+from rag_service.db import Database, collections, jobs, ringing, sources
+from rag_service.db.sources import Source
 from rag_service.embedding.base import Embedder
-from rag_service.errors import ConfigError, RagError
+from rag_service.errors import ConfigError
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.catalogue import Catalogue
+from rag_service.ingest.credentials import Credentials
 from rag_service.ingest.dead_letters import DeadLetters
+from rag_service.ingest.discretion import Discreet
+from rag_service.ingest.doorbell import Doorbell
+from rag_service.ingest.drift import Drift
 from rag_service.ingest.indexer import Indexer
-from rag_service.ingest.intake import Intake, Ring
+from rag_service.ingest.intake import Intake
 from rag_service.ingest.progress import ProgressBoard
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.runner import Leases, Runner
 from rag_service.ingest.sync import Syncer
+from rag_service.observe.spans import traced
+from rag_service.observe.state import Cached
 from rag_service.parsing.sandbox import ParserSandbox
-from rag_service.queue import Broker, make_broker, send
+from rag_service.queue import Broker, Sender, check, make_broker
+from rag_service.retrieval.audit import RetrievalAudit
 from rag_service.retrieval.retriever import Retriever
 from rag_service.retrieval.traces import Traces
 from rag_service.retrieval.why_not import WhyNot
+from rag_service.runtime import folder
+from rag_service.runtime.declared import put_on_record
+from rag_service.runtime.observing import shared_state
+from rag_service.runtime.readiness import Readiness
+from rag_service.runtime.secret_keys import make_vault
 from rag_service.runtime.variants import (
+    Role,
     lexical_of,
+    make_blobs,
     make_connector,
     make_embedder,
     make_reranker,
@@ -42,13 +57,15 @@ from rag_service.runtime.variants import (
     refuse_impossible,
 )
 from rag_service.settings import Settings
-from rag_service.types import JobKind
+from rag_service.types import Queue
 from rag_service.vectors.base import VectorStore
+
+Connect: TypeAlias = Callable[[str, Mapping[str, Any]], Connector | Discreet]
 
 # Terms of an average chunk that survive the stop list: about six in ten of its tokens in English prose.
 _TERMS_PER_TOKEN = 0.6
 # A message not answered within this time is taken for lost; a second one does no harm.
-_RING_AGAIN_S = 60.0
+_RING_AGAIN_S = 20.0
 _RING_AT_MOST = 200
 _SWITCH_S = 0.0005
 
@@ -63,6 +80,7 @@ class Runtime:
     vectors: VectorStore
     embedder: Embedder
     broker: Broker
+    doorbell: Doorbell
     sandbox: ParserSandbox
     leases: Leases
     progress: ProgressBoard
@@ -77,41 +95,55 @@ class Runtime:
     retriever: Retriever
     why_not: WhyNot
     traces: Traces
-    connect: Callable[[str, Mapping[str, Any]], Connector]
-    ring: Ring
+    drift: Drift
+    state: Cached
+    retrieval_audit: RetrievalAudit
+    credentials: Credentials
+    connect: Connect
     _locks: list[IO[str]] = field(default_factory=list)
 
     @property
-    def embedded(self) -> bool:
-        """One process holds everything: its lock says that no other worker can be alive."""
-        return self.settings.qdrant_url is None
+    def keeps_to_itself(self) -> bool:
+        """The data folder holds the database or the vectors: its lock says that no other process can be alive."""
+        return self.settings.qdrant_url is None or not self.database.is_shared
 
     def open(self) -> None:
-        """Take the data folder, migrate, and check that the indexes fit the configured model.
+        """Take the data folder, migrate, and check that all that others share fits this process.
 
-        Raises ConfigError with what to do.
+        Raises ConfigError with what to do, RetryableError when a store cannot be reached.
         """
         # The model gives up the interpreter lock at each of its hundred steps and waits to get it back: with the usual
         # 5 ms beside busy threads, embedding came down to a sixth (18 instead of 110 texts/s where measured).
         sys.setswitchinterval(_SWITCH_S)
-        self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.embedded:
-            self._locks.append(_lock(self.settings.data_dir))
+        self.lock_folder()
+        if self.keeps_to_itself:
             # What a killed process left of documents it was parsing.
             shutil.rmtree(_scratch(self.settings), ignore_errors=True)
+        check(self.broker)
         self.database.migrate()
-        self.catalogue.check_models()
+        if self.database.is_shared and (self.keeps_to_itself or self.settings.blobs_url is None):
+            folder.check_shared(self.settings.data_dir, self.database)
+        self.credentials.check_keys()
+        put_on_record(self.database, self.settings)
+        self.catalogue.check_indexes()
+        self.catalogue.make_indexes()
         self.calibration.adopt_analysers()
+
+    def lock_folder(self) -> None:
+        """Take the data folder, where one process holds everything. Raises ConfigError when another has it."""
+        self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.keeps_to_itself:
+            self._locks.append(folder.lock(self.settings.data_dir))
 
     def recover(self) -> None:
         """At the start of the only worker process: give back what the one before held, and ring for all there is."""
         with self.database.transaction() as transaction:
-            if self.embedded:
+            if self.keeps_to_itself:
                 jobs.release_all(transaction.connection)
+            if not self.settings.redis_url:
+                ringing.forget_all(transaction.connection)
             jobs.settle_parent(transaction.connection)
-            waiting = jobs.to_ring(transaction.connection, silent_for_s=0, limit=None)
-        for kind, job_id in waiting:
-            self.ring(kind, job_id)
+            self.doorbell.send_all(ringing.fill(transaction.connection, self.doorbell.limits), transaction)
 
     def sweep(self) -> None:
         """Queue due syncs, end syncs that are through, ring again for jobs whose message seems lost."""
@@ -119,29 +151,33 @@ class Runtime:
             for source in sources.take_due(transaction.connection):
                 self.syncer.start(transaction, source)
             jobs.settle_parent(transaction.connection)
-            lost = jobs.to_ring(transaction.connection, silent_for_s=_RING_AGAIN_S, limit=_RING_AT_MOST)
-        for kind, job_id in lost:
-            self.ring(kind, job_id)
+            lost = ringing.lost(transaction.connection, silent_for_s=_RING_AGAIN_S, limit=_RING_AT_MOST)
+            waiting = ringing.fill(transaction.connection, self.doorbell.limits)
+            self.doorbell.send_all((*lost, *waiting), transaction)
         self.traces.forget_old()
+        self.drift.look_if_due()
 
     def admin_key(self) -> str:
         """The admin key: from the settings, or made once and kept in the data folder, readable by its owner only."""
         if self.settings.admin_key is not None:
             return self.settings.admin_key.get_secret_value()
-        path = self.settings.data_dir / "admin.key"
-        if not path.exists():
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w") as file:
-                file.write(f"rag_admin_{secrets.token_urlsafe(32)}\n")
-        return path.read_text().strip()
+        return folder.admin_key(self.settings.data_dir)
 
     def parts(self) -> dict[str, str | None]:
         """Each part this process needs, with what is wrong with it (None: nothing)."""
-        return {
-            "database": self._database_problem(),
-            "embedder": _problem(lambda: self.embedder.identity),
-            "vectors": _problem(self._touch_vectors),
+        return self._readiness.parts()
+
+    @cached_property
+    def _readiness(self) -> Readiness:
+        checks: dict[str, Callable[[], object]] = {
+            "database": self.check_database,
+            "embedder": lambda: self.embedder.identity,
+            "vectors": self._touch_vectors,
+            "blobs": self.blobs.check,
+            "queue": lambda: check(self.broker),
+            "indexes": self.catalogue.check_indexes,
         }
+        return Readiness(checks)
 
     def _touch_vectors(self) -> None:
         with self.database.read() as connection:
@@ -149,12 +185,13 @@ class Runtime:
         if active:
             next(self.vectors.stored(active[0].id, "nobody's"), None)
 
-    def _database_problem(self) -> str | None:
-        def look() -> None:
-            if self.database.pending_migrations():
-                raise ConfigError("There are migrations to run: start `rag serve` once with this version.")
-
-        return _problem(look)
+    def check_database(self) -> None:
+        """Raises RetryableError when it does not answer, ConfigError when its schema is not the one of this code."""
+        if self.database.pending_migrations():
+            raise ConfigError(
+                "The database's schema is not the one of this version of the service: older, and a process of this "
+                "version has to be started, which migrates it; or newer, and this process is out of date."
+            )
 
     def close(self) -> None:
         """Stop taking work, wait for what is under way, and close the stores."""
@@ -164,36 +201,38 @@ class Runtime:
         self.leases.close()
         self.progress.close()
         self.traces.close()
+        self.retrieval_audit.close()
         self.vectors.close()
         self.database.close()
         while self._locks:
             self._locks.pop().close()
 
 
-def build(settings: Settings) -> Runtime:
+def build(settings: Settings, role: Role = "api") -> Runtime:
     """Wire the service. Opens nothing yet and loads no model. Raises ConfigError for a mix that cannot work."""
-    refuse_impossible(settings)
-    database = Database(settings.sql_url)
-    blobs = LocalBlobs(settings.data_dir / "blobs")
-    vectors = make_vectors(settings)
+    refuse_impossible(settings, role)
+    database = Database(settings.sql_url, settings.database_pool)
+    blobs = traced(make_blobs(settings), "blobs", "put", "get", "delete")
+    vectors = traced(make_vectors(settings), "vectors", "upsert", "delete", "update", "set_lexical", "search")
     embedder = make_embedder(settings)
-    broker = make_broker(settings.redis_url)
+    broker = make_broker(settings.redis_url, list(Queue))
     sandbox = ParserSandbox(
         settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes, scratch=_scratch(settings)
     )
     chunker = StructureChunker(embedder.token_spans, min(settings.chunk_tokens, embedder.window))
 
-    def ring(kind: JobKind, job_id: str) -> None:
-        send(broker, kind.value, job_id)
+    sender = Sender(broker)
+    limits = ringing.Limits(settings.team_jobs, settings.team_syncs)
+    doorbell = Doorbell(database, lambda bell: sender.send(bell.queue, bell.kind, bell.job_id), limits)
+    stopping = threading.Event()
 
-    def connect(source_type: str, config: Mapping[str, Any]) -> Connector:
-        return make_connector(settings.source_root, source_type, config)
-
-    intake = Intake(database, blobs, ring)
-    removal = Removal(database, blobs, vectors, ring)
-    syncer = Syncer(database, intake, removal, connect, ring)
+    credentials = Credentials(database, make_vault(settings, alone=settings.qdrant_url is None))
+    connect = partial(make_connector, settings.source_root)
+    intake = Intake(database, blobs, doorbell)
+    removal = Removal(database, blobs, vectors, doorbell)
+    syncer = Syncer(database, intake, removal, _opener(credentials, connect), doorbell, stopping)
     progress = ProgressBoard(database)
-    calibration = Calibration(database, vectors, chunker, lexical_of, ring)
+    calibration = Calibration(database, vectors, chunker, lexical_of, doorbell)
     indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, lexical_of, progress, calibration)
     retriever = _retriever(settings, database, vectors, embedder, blobs)
     leases = Leases(database, settings.lease_s)
@@ -204,6 +243,7 @@ def build(settings: Settings) -> Runtime:
         vectors=vectors,
         embedder=embedder,
         broker=broker,
+        doorbell=doorbell,
         sandbox=sandbox,
         leases=leases,
         progress=progress,
@@ -213,27 +253,21 @@ def build(settings: Settings) -> Runtime:
         syncer=syncer,
         indexer=indexer,
         calibration=calibration,
-        runner=Runner(database, leases, indexer, syncer, removal, calibration, worker=_worker()),
+        runner=Runner(database, leases, indexer, syncer, removal, calibration, doorbell, stopping, worker=_worker()),
         dead_letters=DeadLetters(database),
         retriever=retriever,
         why_not=WhyNot(database, vectors, retriever),
-        traces=Traces(
-            database,
-            sample=settings.trace_sample,
-            retention_s=settings.trace_retention_s,
-            limit=settings.trace_limit,
-        ),
+        drift=Drift(database, vectors),
+        state=shared_state(database, broker),
+        traces=_traces(settings, database),
+        retrieval_audit=RetrievalAudit(database, enabled=settings.retrieval_audit),
+        credentials=credentials,
         connect=connect,
-        ring=ring,
     )
 
 
-def _problem(attempt: Callable[[], object]) -> str | None:
-    try:
-        attempt()
-    except RagError as error:
-        return error.message
-    return None
+def _opener(credentials: Credentials, connect: Connect) -> Callable[[Source], Connector | Discreet]:
+    return lambda source: connect(source.type, credentials.whole(source))
 
 
 def _worker() -> str:
@@ -259,13 +293,7 @@ def _retriever(
     )
 
 
-def _lock(data_dir: Path) -> IO[str]:
-    file = (data_dir / "lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise ConfigError(
-            f"Another process uses the data folder {data_dir}. Stop it, or choose another RAG_DATA_DIR."
-        ) from None
-    return file
+def _traces(settings: Settings, database: Database) -> Traces:
+    return Traces(
+        database, sample=settings.trace_sample, retention_s=settings.trace_retention_s, limit=settings.trace_limit
+    )

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 from rag_service.access import AccessScope, AccessTokens
 from rag_service.types import Filter, SparseVector, Vector
 
 
 @dataclass(frozen=True, slots=True)
+class Storage:
+    """How a server keeps an index: in how many shards, each on how many machines, and what of it in memory.
+
+    `on_disk` leaves the vectors and their graph on disk; `quantisation` keeps smaller copies in memory to search by,
+    one byte or one bit per dimension, and scores what they find by the originals.
+    """
+
+    shards: int = 1
+    replicas: int = 1
+    on_disk: bool = False
+    quantisation: Literal["none", "int8", "binary"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
 class IndexSpec:
-    """The physical shape of one index version. Dense vectors are unit length and compared by cosine."""
+    """The physical shape of one index version. Dense vectors are unit length and compared by cosine.
+
+    `storage` names what of `Storage` is wished; the rest is the store's choice. It matters only when the index is made.
+    """
 
     dimensions: int
+    storage: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class VectorPoint:
-    """One chunk as the store keeps it. `fields` are what a caller's filter may name."""
+    """One chunk as the store keeps it. `fields` are what a caller's filter may name.
+
+    `revision` is the document's when its access and fields were read: a point of a later one is never overwritten.
+    """
 
     chunk_id: str
     team: str
@@ -30,6 +51,7 @@ class VectorPoint:
     lexical: SparseVector
     access: AccessTokens
     fields: Mapping[str, Any]
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +95,19 @@ class VectorStore(Protocol):
     """Every write is durable when it returns. Every method raises RetryableError when the store does not answer."""
 
     def create(self, index: str, spec: IndexSpec) -> None:
-        """Make an empty index; one that exists with the same spec is left as it is."""
+        """Make an empty index; one that exists with the same dimensions is left as it is.
+
+        Raises InvalidRequest for a `storage` when this store has no such choices.
+        """
         ...
 
-    def upsert(self, index: str, points: Sequence[VectorPoint]) -> None: ...
+    def upsert(self, index: str, points: Sequence[VectorPoint]) -> None:
+        """Write points; one that is there with a later revision stays as it is.
+
+        So a worker that was stopped with an old access list in hand, and goes on long after another has finished,
+        does not undo what the other wrote. The store compares and writes in one step.
+        """
+        ...
 
     def delete(self, index: str, document_id: str, *, older_than: int | None = None, only: int | None = None) -> None:
         """Remove a document's points: all, or those of a version below `older_than`, or of version `only`."""
@@ -89,8 +120,12 @@ class VectorStore(Protocol):
         *,
         access: AccessTokens | None = None,
         fields: Mapping[str, Any] | None = None,
+        revision: int | None = None,
     ) -> None:
-        """Replace the access tokens or the fields of all points of a document, in place."""
+        """Replace the access tokens or the fields of all points of a document, in place.
+
+        With the document's `revision` that they were read at: only of points that are not of a later one.
+        """
         ...
 
     def set_lexical(self, index: str, document_id: str, vectors: Mapping[str, SparseVector]) -> None:
@@ -102,6 +137,10 @@ class VectorStore(Protocol):
 
     def stored(self, index: str, document_id: str | None = None, *, vectors: bool = False) -> Iterator[StoredPoint]:
         """What the index holds of one document, or of all: for reusing vectors and for reconciling."""
+        ...
+
+    def count(self, index: str) -> int:
+        """How many points the index holds, whatever their version."""
         ...
 
     def search(self, index: str, request: SearchRequest, scope: AccessScope) -> list[Candidate]:

@@ -94,13 +94,25 @@ def readable(scope: AccessScope) -> Every:
     return Every((Match("team", (scope.team,)), Match("allow", tokens), Without(Match("deny", tokens))))
 
 
-def of_document(document_id: str, *, older_than: int | None = None, only: int | None = None) -> Every:
-    """A document's points: all, or those of a version below `older_than`, or of version `only`."""
+def not_later(revision: int) -> Without:
+    """Points written at this revision of their document or before. Those that hold none are older than revisions."""
+    return Without(Range("revision", "gt", revision))
+
+
+def of_document(
+    document_id: str, *, older_than: int | None = None, only: int | None = None, revision: int | None = None
+) -> Every:
+    """A document's points: all, or those of a version below `older_than`, or of version `only`.
+
+    With a `revision` only those that are `not_later`.
+    """
     conditions: list[Condition] = [Match("document_id", (document_id,))]
     if older_than is not None:
         conditions.append(Range("version", "lt", older_than))
     if only is not None:
         conditions += [Range("version", "gte", only), Range("version", "lte", only)]
+    if revision is not None:
+        conditions.append(not_later(revision))
     return Every(tuple(conditions))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from rag_service.access import AccessScope, AccessTokens
-from rag_service.errors import ConfigError, NotFound
+from rag_service.errors import ConfigError, InvalidRequest, NotFound
 from rag_service.types import SparseVector
 from rag_service.vectors.base import Candidate, IndexSpec, SearchRequest, StoredPoint, VectorPoint
 from rag_service.vectors.conditions import of_document
@@ -55,8 +55,14 @@ class EdgeVectorStore:
     def create(self, index: str, spec: IndexSpec) -> None:
         with self._lifecycle:
             self.open()
+            if spec.storage:
+                raise InvalidRequest(
+                    "The embedded vector store keeps every index in one folder. Leave `storage` away, or set "
+                    "RAG_QDRANT_URL so that a Qdrant server keeps it.",
+                    code="storage_unsupported",
+                )
             if self._folder(index).exists():
-                if self._shard(index).spec != spec:
+                if self._shard(index).spec.dimensions != spec.dimensions:
                     raise other_spec(index)
                 return
             unfinished = self._aside("new")
@@ -79,8 +85,10 @@ class EdgeVectorStore:
         *,
         access: AccessTokens | None = None,
         fields: Mapping[str, Any] | None = None,
+        revision: int | None = None,
     ) -> None:
-        self._shard(index).set_payload(of_document(document_id), changes(access, fields))
+        chosen = of_document(document_id, revision=revision)
+        self._shard(index).set_payload(chosen, changes(access, fields, revision))
 
     def set_lexical(self, index: str, document_id: str, vectors: Mapping[str, SparseVector]) -> None:
         self._shard(index).set_lexical(of_document(document_id), vectors)
@@ -88,6 +96,9 @@ class EdgeVectorStore:
     def stored(self, index: str, document_id: str | None = None, *, vectors: bool = False) -> Iterator[StoredPoint]:
         where = None if document_id is None else of_document(document_id)
         return self._shard(index).stored(where, vectors)
+
+    def count(self, index: str) -> int:
+        return self._shard(index).count()
 
     def search(self, index: str, request: SearchRequest, scope: AccessScope) -> list[Candidate]:
         return search(request, scope, self._shard(index).run)

@@ -43,7 +43,7 @@ def payload_of(point: VectorPoint) -> dict[str, Any]:
         "document_id": point.document_id,
         "version": point.version,
         "text_hash": point.text_hash,
-        **changes(point.access, point.fields),
+        **changes(point.access, point.fields, point.revision),
     }
 
 
@@ -53,13 +53,17 @@ def check_vector(point: VectorPoint, dimensions: int) -> None:
         raise FatalError(f"Chunk {point.chunk_id} has a vector that an index of {dimensions} dimensions cannot hold.")
 
 
-def changes(access: AccessTokens | None, fields: Mapping[str, Any] | None) -> dict[str, Any]:
+def changes(
+    access: AccessTokens | None, fields: Mapping[str, Any] | None, revision: int | None = None
+) -> dict[str, Any]:
     """The part of a payload that a change of access or fields replaces."""
     changed: dict[str, Any] = {}
     if access is not None:
         changed |= {"allow": list(access.allow), "deny": list(access.deny)}
     if fields is not None:
         changed |= _searchable(fields)
+    if changed and revision is not None:
+        changed["revision"] = revision
     return changed
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, TypeAlias
 
 import httpx
@@ -18,7 +18,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from rag_service.access import AccessScope, AccessTokens
 from rag_service.errors import ConfigError, FatalError, NotFound, QuotaExceeded, RagError, RetryableError
 from rag_service.types import SparseVector
-from rag_service.vectors.base import Candidate, IndexSpec, SearchRequest, StoredPoint, VectorPoint
+from rag_service.vectors.base import Candidate, IndexSpec, SearchRequest, Storage, StoredPoint, VectorPoint
 from rag_service.vectors.conditions import (
     Among,
     Condition,
@@ -27,13 +27,14 @@ from rag_service.vectors.conditions import (
     Match,
     Range,
     Without,
+    not_later,
     of_document,
     split,
 )
+from rag_service.vectors.layout import INDEXES, SEARCH, creation
 from rag_service.vectors.legs import LegQuery, Scored, search
 from rag_service.vectors.names import checked, other_spec
 from rag_service.vectors.payload import (
-    KEYWORD_KEYS,
     STORED_KEYS,
     changes,
     check_vector,
@@ -44,6 +45,10 @@ from rag_service.vectors.payload import (
 
 SLICE = 256  # points per request
 MAX_RANGE_INDEXES = 32  # fields beyond are filtered without an index
+_RETRY_AFTER_S = 2
+_LONGEST_WAIT_S = 300
+# One replica of a shard puts concurrent writes in order for all of them; another takes over when it dies.
+_ORDERING = models.WriteOrdering.MEDIUM
 OLDEST = (1, 19)  # the first server that computes IDF over a part of a collection
 
 Connect: TypeAlias = Callable[[], QdrantClient]
@@ -61,11 +66,16 @@ class _Collection:
 
 
 class ServerVectorStore:
-    """Behaves as the embedded store does. `prefix` keeps this service's collections apart from others on the server."""
+    """Behaves as the embedded store does. `prefix` keeps this service's collections apart from others on the server.
 
-    def __init__(self, connect: Connect, prefix: str = "") -> None:
+    Reads may come from any replica: what they find is confirmed in SQL before anybody sees it. `storage` is how indexes
+    are kept whose spec says nothing.
+    """
+
+    def __init__(self, connect: Connect, prefix: str = "", storage: Storage | None = None) -> None:
         self._connect = connect
         self._prefix = prefix
+        self._storage = storage or Storage()
         self._known: dict[str, _Collection] = {}
 
     @cached_property
@@ -86,20 +96,20 @@ class ServerVectorStore:
             if self._collection(name).dimensions != spec.dimensions:
                 raise other_spec(index)
             # Again on one that exists: its maker may have died half-way, and an index that is there stays as it is.
-            for key in KEYWORD_KEYS:
-                self._client.create_payload_index(name, key, models.PayloadSchemaType.KEYWORD, wait=True)
+            for key, params in INDEXES.items():
+                self._client.create_payload_index(name, key, params, wait=True, ordering=_ORDERING)
 
     def upsert(self, index: str, points: Sequence[VectorPoint]) -> None:
         with self._reported(index) as name:
-            remaining = iter(points)
-            while made := [self._point(name, point) for point in islice(remaining, SLICE)]:
-                self._index_ranges(name, set().union(*(range_keys(point.payload or {}) for point in made)))
-                self._client.upsert(name, made, wait=True)
+            for revision, group in groupby(points, key=lambda point: point.revision):
+                while made := [self._point(name, point) for point in islice(group, SLICE)]:
+                    self._index_ranges(name, set().union(*(range_keys(point.payload or {}) for point in made)))
+                    self._client.upsert(name, made, wait=True, ordering=_ORDERING, update_filter=_guard(revision))
 
     def delete(self, index: str, document_id: str, *, older_than: int | None = None, only: int | None = None) -> None:
         with self._reported(index) as name:
             chosen = models.FilterSelector(filter=_filter(of_document(document_id, older_than=older_than, only=only)))
-            self._client.delete(name, chosen, wait=True)
+            self._client.delete(name, chosen, wait=True, ordering=_ORDERING)
 
     def update(
         self,
@@ -108,12 +118,14 @@ class ServerVectorStore:
         *,
         access: AccessTokens | None = None,
         fields: Mapping[str, Any] | None = None,
+        revision: int | None = None,
     ) -> None:
-        payload = changes(access, fields)
+        payload = changes(access, fields, revision)
+        chosen = _filter(of_document(document_id, revision=revision))
         with self._reported(index) as name:
             self._index_ranges(name, range_keys(payload))
             if payload:
-                self._client.set_payload(name, payload, points=_filter(of_document(document_id)), wait=True)
+                self._client.set_payload(name, payload, points=chosen, wait=True, ordering=_ORDERING)
 
     def set_lexical(self, index: str, document_id: str, vectors: Mapping[str, SparseVector]) -> None:
         # A server refuses an update that names a point it does not have.
@@ -121,13 +133,17 @@ class ServerVectorStore:
         while part := list(islice(here, SLICE)):
             made = [models.PointVectors(id=name, vector={"lexical": _sparse(vectors[name])}) for name in part]
             with self._reported(index) as name:
-                self._client.update_vectors(name, made, wait=True)
+                self._client.update_vectors(name, made, wait=True, ordering=_ORDERING)
 
     def stored(self, index: str, document_id: str | None = None, *, vectors: bool = False) -> Iterator[StoredPoint]:
         where = None if document_id is None else _filter(of_document(document_id))
         with self._reported(index) as name:
             self._client.get_collection(name)
         return self._scroll(index, where, vectors)
+
+    def count(self, index: str) -> int:
+        with self._reported(index) as name:
+            return self._client.count(name, exact=True).count
 
     def search(self, index: str, request: SearchRequest, scope: AccessScope) -> list[Candidate]:
         with self._reported(index) as name:
@@ -144,10 +160,8 @@ class ServerVectorStore:
             del self._client
 
     def _make(self, name: str, spec: IndexSpec) -> None:
-        dense = models.VectorParams(size=spec.dimensions, distance=models.Distance.COSINE)
-        lexical = models.SparseVectorParams(modifier=models.Modifier.IDF)
         try:
-            self._client.create_collection(name, {"dense": dense}, {"lexical": lexical})
+            self._client.create_collection(name, **creation(spec.dimensions, replace(self._storage, **spec.storage)))
         except UnexpectedResponse as error:
             if error.status_code != httpx.codes.CONFLICT:  # another process made it first
                 raise
@@ -177,13 +191,13 @@ class ServerVectorStore:
             info = self._client.get_collection(name)
             vectors = info.config.params.vectors
             dimensions = vectors["dense"].size if isinstance(vectors, dict) else 0
-            self._known[name] = _Collection(dimensions, set(info.payload_schema) - set(KEYWORD_KEYS))
+            self._known[name] = _Collection(dimensions, set(info.payload_schema) - set(INDEXES))
         return self._known[name]
 
     def _index_ranges(self, name: str, keys: set[str]) -> None:
         ranged = self._collection(name).ranged
         for key in sorted(keys - ranged)[: max(0, MAX_RANGE_INDEXES - len(ranged))]:
-            self._client.create_payload_index(name, key, models.PayloadSchemaType.FLOAT, wait=True)
+            self._client.create_payload_index(name, key, models.PayloadSchemaType.FLOAT, wait=True, ordering=_ORDERING)
             ranged.add(key)
 
     def _point(self, name: str, point: VectorPoint) -> models.PointStruct:
@@ -220,7 +234,17 @@ def _answered(index: str, error: UnexpectedResponse) -> RagError:
         return ConfigError("The Qdrant server refuses our key. Correct RAG_QDRANT_API_KEY.")
     if httpx.codes.is_client_error(status) and status != httpx.codes.REQUEST_TIMEOUT:
         return FatalError(f"The Qdrant server refuses a request with status {status}.")
-    return RetryableError("The vector store does not answer.")
+    return RetryableError("The vector store does not answer.", retry_after=_retry_after(error))
+
+
+def _retry_after(error: UnexpectedResponse) -> int:
+    """What the server asks for in seconds; its other form, a date, is as good as nothing."""
+    asked = error.headers.get("Retry-After") or ""
+    return min(int(asked), _LONGEST_WAIT_S) if asked.isdecimal() else _RETRY_AFTER_S
+
+
+def _guard(revision: int) -> models.Filter:
+    return _filter(Every((not_later(revision),)))
 
 
 def _query(query: LegQuery) -> models.QueryRequest:
@@ -228,7 +252,7 @@ def _query(query: LegQuery) -> models.QueryRequest:
         vector: Any = _sparse(query.vector)
         params = models.SearchParams(idf=models.IdfCorpusParams(corpus=_filter(query.corpus)))
     else:
-        vector, params = query.vector.tolist(), None
+        vector, params = query.vector.tolist(), SEARCH
     return models.QueryRequest(
         limit=query.limit,
         query=models.NearestQuery(nearest=vector),

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import qdrant_edge as qdrant
 from rag_service.errors import NotFound, RagError, RetryableError
 from rag_service.types import SparseVector
 from rag_service.vectors.base import IndexSpec, StoredPoint, VectorPoint
-from rag_service.vectors.conditions import Among, Condition, Either, Every, Match, Range, Without, split
+from rag_service.vectors.conditions import Among, Condition, Either, Every, Match, Range, Without, not_later, split
 from rag_service.vectors.flushing import GroupCommit, sync_folder
 from rag_service.vectors.legs import LegQuery, Scored
 from rag_service.vectors.payload import (
@@ -75,11 +76,15 @@ class Shard:
     def upsert(self, points: Sequence[VectorPoint]) -> None:
         if not points:
             return
-        made = [self._point(point) for point in points]
+        for revision, group in groupby(points, key=lambda point: point.revision):
+            self._upsert([self._point(point) for point in group], _filter(Every((not_later(revision),))))
+
+    def _upsert(self, made: list[qdrant.Point], replaceable: qdrant.Filter) -> None:
         with self._reported():
             self._index_ranges(set().union(*(range_keys(point.payload or {}) for point in made)))
             for start in range(0, len(made), SLICE):
-                self._edge.update(qdrant.UpdateOperation.upsert_points(made[start : start + SLICE]))
+                part = made[start : start + SLICE]
+                self._edge.update(qdrant.UpdateOperation.upsert_points(part, condition=replaceable))
             self._wrote(len(made))
 
     def delete(self, where: Condition) -> None:
@@ -128,6 +133,10 @@ class Shard:
             yield from map(_stored, page)
             if offset is None:
                 return
+
+    def count(self) -> int:
+        with self._reported():
+            return self._edge.count(qdrant.CountRequest())
 
     def close(self, *, dropped: bool = False) -> None:
         self._dropped = dropped

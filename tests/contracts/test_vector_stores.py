@@ -204,6 +204,13 @@ class TestReadingBack:
         assert stored.dense is not None
         assert np.linalg.norm(stored.dense) == pytest.approx(1, abs=1e-6)
 
+    def test_points_are_counted_whatever_their_version(self, store: VectorStore, index: str) -> None:
+        assert store.count(index) == 0
+        store.upsert(index, [point("a"), point("b")])
+        assert store.count(index) == 2
+        with pytest.raises(NotFound):
+            store.count("idx_unknown")
+
     def test_pages_are_read_as_they_are_needed(self, store: VectorStore, index: str) -> None:
         store.upsert(index, [point(str(number)) for number in range(600)])
         listing = store.stored(index)

@@ -19,8 +19,11 @@ from rag_service.vectors.base import Candidate, IndexSpec, SearchRequest, Vector
 from rag_service.vectors.edge import EdgeVectorStore
 from rag_service.vectors.server import ServerVectorStore, connect_to
 
-# The client's in-process engine says so at every index.
-QUIET = pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant:UserWarning")
+# The client's in-process engine says so at every index and every search.
+QUIET = pytest.mark.filterwarnings(
+    "ignore:Payload indexes have no effect in the local Qdrant:UserWarning",
+    "ignore:Local mode performs exact .brute-force. search:UserWarning",
+)
 
 SPEC = IndexSpec(dimensions=4)
 OPEN = AccessTokens(allow=(PUBLIC,), deny=())

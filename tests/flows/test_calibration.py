@@ -12,7 +12,7 @@ import qdrant_edge as qdrant
 from sqlalchemy import update
 
 from rag_service.chunking.base import lexical_text
-from rag_service.db import chunks, collections, documents, jobs
+from rag_service.db import chunks, collections, documents, jobs, ringing
 from rag_service.db.tables import index_versions
 from rag_service.embedding.lexical import Bm25Encoder, checked_language
 from rag_service.ingest.calibration import FIRST_AFTER
@@ -130,10 +130,11 @@ def test_calibration_embeds_nothing_and_keeps_vectors(service: Service, monkeypa
 
 def run_all(service: Service, kind: JobKind) -> None:
     with service.runtime.database.transaction() as transaction:
-        due = jobs.to_ring(transaction.connection, silent_for_s=0, limit=None)
-    for found, job_id in due:
-        if found == kind:
-            service.runtime.runner.run(job_id)
+        ringing.forget_all(transaction.connection)
+        due = ringing.fill(transaction.connection, ringing.Limits(jobs=1000, syncs=1000))
+    for bell in due:
+        if bell.kind == kind:
+            service.runtime.runner.run(bell.job_id)
 
 
 def test_calibration_leaves_everybody_with_what_they_may_read(service: Service) -> None:

@@ -112,7 +112,7 @@ def test_escapes_of_real_characters_are_text_like_any_other(team: Team) -> None:
 
 
 def test_json_nested_without_end_is_422(team: Team) -> None:
-    for depth in (5_000, 100_000):
+    for depth in (100, 900, 5_000, 100_000):
         problem(send(team.manager, '{"query": "x", "filter": ' + '{"$not":' * depth + "1" + "}" * depth + "}"), 422)
         problem(send(team.manager, "[" * depth + "]" * depth, "/v1/documents"), 422)
 
@@ -235,6 +235,16 @@ def test_the_openapi_document_is_complete(service: Service) -> None:
         for schema in _bodies(document, operation):
             assert "examples" in schema or schema.get("type") != "object" or "file" in schema["properties"], path
         assert method in ("get", "post", "put", "patch", "delete")
+
+
+def test_every_link_of_the_openapi_document_leads_to_a_route_with_that_parameter(service: Service) -> None:
+    paths = service.anonymous.get("/openapi.json").json()["paths"]
+    taken = {operation["operationId"]: path for path, item in paths.items() for operation in item.values()}
+    answers = [answer for item in paths.values() for one in item.values() for answer in one["responses"].values()]
+    links = [link for answer in answers for link in answer.get("links", {}).values()]
+    assert len(links) > 10
+    for link in links:
+        assert all(f"{{{name}}}" in taken[link["operationId"]] for name in link["parameters"]), link
 
 
 def test_every_reference_of_the_openapi_document_leads_somewhere(service: Service) -> None:

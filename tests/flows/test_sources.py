@@ -270,3 +270,17 @@ def _cancel_before_it_runs(service: Service, folder: Path) -> None:
     assert get(team, source)["documents"] == {}
     again = team.manager.post(f"/v1/jobs/{job_id}/cancel")
     assert again.json() == cancelled.json()
+
+
+def test_what_a_cancelled_sync_left_undone_the_next_one_does(tmp_path: Path, folder: Path) -> None:
+    with Started(settings_for(tmp_path / "data"), worker=False) as service:
+        team = service.new_team()
+        source = make(team, folder)
+        job_id = team.manager.post(f"/v1/sources/{source['id']}/sync").json()["job_id"]
+        service.runtime.runner.run(job_id)
+        team.manager.post(f"/v1/jobs/{job_id}/cancel")
+        service.work()
+        assert get(team, source)["documents"] == {"accepted": 10}
+        team.manager.post(f"/v1/sources/{source['id']}/sync")
+        service.work()
+        assert get(team, source)["documents"] == {"ready": 10}

@@ -220,3 +220,18 @@ def test_many_threads_of_mixed_work_all_get_their_own_vectors(model: Model) -> N
 
     with ThreadPoolExecutor(12) as pool:
         assert all(pool.map(work, range(1, 300)))
+
+
+def test_a_short_document_does_not_wait_for_all_texts_of_a_long_one(model: Model) -> None:
+    batcher = Batcher(model.forward, slice_tokens=10)
+    with ThreadPoolExecutor(2) as pool:
+        crowd = Crowd(batcher, pool)
+        model.open.clear()
+        long = crowd.call(texts_of(1, [10] * 20), "document")
+        model.entered.acquire()
+        short = crowd.call(texts_of(900, [10] * 2), "document")
+        model.open.set()
+        assert len(short.result(10)) == 2
+        assert len(long.result(10)) == 20
+    turns = [place for place, batch in enumerate(model.slices) if batch[0][0] >= 900]
+    assert turns == [1, 3]

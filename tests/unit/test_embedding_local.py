@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 from huggingface_hub import constants
 
@@ -283,3 +284,12 @@ def test_without_a_place_for_compiled_models_torch_computes(exact: LocalEmbedder
     np.testing.assert_allclose(automatic.embed(["same"], "query"), exact.embed(["same"], "query"), atol=1e-6)
     with pytest.raises(ConfigError, match="folder"):
         LocalEmbedder("all-MiniLM-L6-v2", runtime="openvino").embed(["text"], "query")
+
+
+def test_a_graph_that_came_with_an_image_is_used_where_nothing_can_be_written(tmp_path: Path) -> None:
+    version = openvino.__version__.split("-")[0]
+    baked = tmp_path / f"{'0' * 16}-float32-openvino-{version}"
+    baked.mkdir()
+    (baked / "model.xml").touch()
+    assert compiled_folder(tmp_path / "no model", "0" * 64, "float32", tmp_path) == baked
+    assert list(tmp_path.iterdir()) == [baked]  # no lock either

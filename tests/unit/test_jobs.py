@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from rag_service.db import Database, jobs
+from rag_service.db import Database, jobs, ringing
 from rag_service.db.jobs import Job
+from rag_service.db.ringing import Bell, Limits
 from rag_service.errors import NotFound
-from rag_service.types import JobKind, JobState
+from rag_service.types import JobKind, JobState, Queue
 
 TEAM = "red"
+ANY = Limits(jobs=100, syncs=100)
 
 
 @pytest.fixture
@@ -25,6 +27,10 @@ def database(tmp_path: Path) -> Iterator[Database]:
 def add(database: Database, kind: JobKind = JobKind.INDEX, parent_id: str | None = None) -> str:
     with database.transaction() as transaction:
         return jobs.add(transaction.connection, kind, TEAM, parent_id=parent_id)
+
+
+def bell(job_id: str) -> Bell:
+    return Bell(Queue.UPLOADS, JobKind.INDEX, job_id)
 
 
 def claim(database: Database, job_id: str, lease_s: float = 60) -> Job | None:
@@ -95,15 +101,15 @@ def test_a_job_put_back_waits_for_its_time(database: Database) -> None:
         jobs.retry(transaction.connection, job, {"code": "unavailable"}, 3600)
     assert claim(database, job.id) is None
     with database.transaction() as transaction:
-        assert jobs.to_ring(transaction.connection, silent_for_s=0, limit=10) == []
+        assert ringing.fill(transaction.connection, ANY) == []
 
 
 def test_a_job_put_back_is_rung_again_when_its_time_has_come(database: Database) -> None:
     job = held(database, add(database))
     with database.transaction() as transaction:
         jobs.retry(transaction.connection, job, {"code": "unavailable"}, 0)
-        assert jobs.to_ring(transaction.connection, silent_for_s=60, limit=10) == [(JobKind.INDEX, job.id)]
-        assert jobs.to_ring(transaction.connection, silent_for_s=60, limit=10) == []
+        assert ringing.fill(transaction.connection, ANY) == [bell(job.id)]
+        assert ringing.fill(transaction.connection, ANY) == []
     again = held(database, job.id)
     assert again.attempts == 1
 
@@ -111,8 +117,8 @@ def test_a_job_put_back_is_rung_again_when_its_time_has_come(database: Database)
 def test_a_job_whose_message_was_lost_is_rung_again_once_per_period(database: Database) -> None:
     job_id = add(database)
     with database.transaction() as transaction:
-        assert jobs.to_ring(transaction.connection, silent_for_s=60, limit=10) == []
-        assert jobs.to_ring(transaction.connection, silent_for_s=0, limit=10) == [(JobKind.INDEX, job_id)]
+        assert ringing.lost(transaction.connection, silent_for_s=60, limit=10) == []
+        assert ringing.lost(transaction.connection, silent_for_s=0, limit=10) == [bell(job_id)]
 
 
 def test_a_sync_ends_with_its_last_document(database: Database) -> None:
@@ -145,7 +151,7 @@ def test_what_a_dead_process_held_is_queued_again(database: Database) -> None:
     job = held(database, add(database))
     with database.transaction() as transaction:
         jobs.release_all(transaction.connection)
-        assert jobs.to_ring(transaction.connection, silent_for_s=0, limit=None) == [(JobKind.INDEX, job.id)]
+        assert ringing.lost(transaction.connection, silent_for_s=0, limit=10) == [bell(job.id)]
     assert held(database, job.id).worker_deaths == 1
 
 
@@ -154,7 +160,7 @@ def test_jobs_that_workers_died_with_are_rung_last(database: Database) -> None:
     innocent = add(database)
     with database.transaction() as transaction:
         jobs.release_all(transaction.connection)
-        rung = [job_id for _, job_id in jobs.to_ring(transaction.connection, silent_for_s=0, limit=None)]
+        rung = [bell.job_id for bell in ringing.lost(transaction.connection, silent_for_s=0, limit=10)]
     assert rung == [innocent, *(job.id for job in suspects)]
 
 

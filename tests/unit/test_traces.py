@@ -15,6 +15,7 @@ from rag_service.db import Database, Transaction, queries
 from rag_service.db.queries import Trace
 from rag_service.errors import NotFound, RetryableError
 from rag_service.retrieval import traces as module
+from rag_service.retrieval.batches import BatchWriter
 from rag_service.retrieval.traces import Traces
 from rag_service.types import new_id, utc_now
 
@@ -123,7 +124,7 @@ def test_recording_takes_microseconds(traces: Traces) -> None:
     for _ in range(1000):
         record(traces, trace)
     spent = time.perf_counter() - began
-    traces._waiting.clear()
+    traces._writer._waiting.clear()
     assert spent / 1000 < 0.0005
 
 
@@ -217,3 +218,15 @@ def test_a_trace_of_another_team_or_key_is_as_if_it_were_not_there(traces: Trace
         messages.add(caught.value.message)
     assert len(messages) == 1
     assert traces.get("acme", trace.id, asked_by="key_1") == trace
+
+
+def test_what_is_lost_is_said(database: Flaky, caplog: pytest.LogCaptureFixture) -> None:
+    written: list[int] = []
+    writer = BatchWriter[int](database, lambda _, items: written.extend(items), name="numbers", waiting=3)
+    database.away = True
+    for number in range(5):
+        writer.add(number)
+    database.away = False
+    writer.close()
+    assert written == [2, 3, 4]
+    assert "2 numbers were lost" in caplog.text

@@ -24,6 +24,7 @@ class Server(ThreadingHTTPServer):
 
     version = "1.19.0"
     status = 200
+    retry_after = "7"
     requests: list[str]
 
     @property
@@ -43,7 +44,7 @@ class Answer(BaseHTTPRequestHandler):
         self.send_response(200 if about else self.server.status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
-        self.send_header("Retry-After", "7")
+        self.send_header("Retry-After", self.server.retry_after)
         self.end_headers()
         self.wfile.write(content)
 
@@ -100,6 +101,16 @@ def test_a_busy_server_says_when_to_come_back(server: Server, store: ServerVecto
     with pytest.raises(RetryableError) as raised:
         store.delete("docs", "a")
     assert raised.value.retry_after == 7
+
+
+@pytest.mark.parametrize(("asked", "told"), [("7", 7), ("100000", 300), ("Wed, 21 Oct 2026 07:28:00 GMT", 2), ("", 2)])
+def test_a_server_that_is_overloaded_says_so_too(
+    server: Server, store: ServerVectorStore, asked: str, told: int
+) -> None:
+    server.status, server.retry_after = 503, asked
+    with pytest.raises(RetryableError) as raised:
+        store.search("docs", REQUEST, ANYONE)
+    assert raised.value.retry_after == told
 
 
 def test_a_server_that_is_away_is_retryable(server: Server) -> None:

@@ -6,7 +6,7 @@ from alembic import op
 from rag_service.db.tables import Json
 
 revision = "0007"
-down_revision = "0004"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,41 @@
+"""rag admin rotate-secrets."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rag_service.cli.failure import FAILED, CommandFailed
+from rag_service.cli.operating import operating
+from rag_service.cli.output import Output
+from rag_service.cli.session import ending
+
+
+def rotate_secrets(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Encrypt every stored credential anew, under the newest key. Exits 1 if one could not be opened.
+
+    With RAG_SECRET_KEYS, put the new key first, restart every process, rotate, and take the old key away. Otherwise the
+    service is stopped, a new key made, and the old one removed at the end.
+    """
+    from rag_service.runtime.secret_keys import key_file
+
+    output = Output(as_json)
+    with ending(output), operating() as runtime:
+        file = key_file(runtime.settings)
+        if file is not None:
+            runtime.lock_folder()
+            file.add()
+        rotation = runtime.credentials.rotate()
+        if file is not None and not rotation.failed:
+            file.keep_newest()
+        output.data({"rotated": rotation.rotated, "key": rotation.key, "failed": rotation.failed})
+        output.show(f"{rotation.rotated} credentials are encrypted under the key {rotation.key}.")
+        if rotation.failed:
+            raise CommandFailed(
+                f"Credentials of {len(rotation.failed)} sources could not be opened: {', '.join(rotation.failed)}.",
+                "Add the key that they were encrypted under, or set them again. Old keys are still needed until then.",
+                exit_code=FAILED,
+            )

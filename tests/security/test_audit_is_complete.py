@@ -1,0 +1,398 @@
+"""Whatever changes what is there or who may read it is in the audit log: who, from where, what, before and after.
+
+A new route that writes fails these tests until it has its row here, and its entry in the log.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from httpx2 import Response
+
+from rag_service.db import Transaction, audit, documents, jobs
+from rag_service.db.audit import AuditFilter, Recorded
+from rag_service.db.audit_chain import verify
+from rag_service.types import DocumentFailure, JobState
+from tests.conftest import Service, Started, Team, settings_for
+
+# Routes that are asked by POST and change nothing.
+READING = {"retrieve", "why_not", "replay_query", "validate_source"}
+
+
+@dataclass
+class Place:
+    """A team to act in, with one fresh thing of each kind on demand."""
+
+    team: Team
+    folder: Path
+    made: dict[str, str] = field(default_factory=dict)
+
+    def document(self) -> str:
+        return str(self.team.put(f"A text {uuid.uuid4()}.")["id"])
+
+    def source(self) -> str:
+        body = {"name": f"s-{uuid.uuid4()}", "type": "files", "config": {"root": str(self.folder)}}
+        return str(self.team.admin.post("/v1/sources", json=body).json()["id"])
+
+    def collection(self) -> str:
+        made = self.team.manager.post("/v1/collections", json={"name": f"c-{uuid.uuid4().hex}"})
+        return str(made.json()["id"])
+
+    def key(self) -> str:
+        body = {"name": "k", "scopes": ["query"]}
+        return str(self.team.manager.post(f"/v1/teams/{self.team.id}/keys", json=body).json()["id"])
+
+
+def fresh(prefix: str) -> str:
+    return f"{prefix}-{uuid.uuid4().hex[:8]}"
+
+
+Ask = Callable[[Place, TestClient], Response]
+
+
+def _resumed(at: Place, client: TestClient) -> Response:
+    path = f"/v1/sources/{at.source()}"
+    at.team.manager.post(f"{path}/pause")
+    answer: Response = client.post(f"{path}/resume")
+    return answer
+
+
+# By operation: the action in the log, and a request that succeeds.
+WRITING: dict[str, tuple[str, Ask]] = {
+    "create_team": ("team.created", lambda _, client: client.post("/v1/teams", json={"name": fresh("team")})),
+    "create_key": (
+        "key.created",
+        lambda at, client: client.post(f"/v1/teams/{at.team.id}/keys", json={"name": "k", "scopes": ["query"]}),
+    ),
+    "revoke_key": ("key.revoked", lambda at, client: client.delete(f"/v1/teams/{at.team.id}/keys/{at.key()}")),
+    "create_collection": (
+        "collection.created",
+        lambda _, client: client.post("/v1/collections", json={"name": fresh("c")}),
+    ),
+    "update_collection": (
+        "collection.changed",
+        lambda at, client: client.patch(f"/v1/collections/{at.collection()}", json={"name": fresh("d")}),
+    ),
+    "delete_collection": (
+        "collection.deleted",
+        lambda at, client: client.delete(f"/v1/collections/{at.collection()}"),
+    ),
+    "create_document": (
+        "document.created",
+        lambda _, client: client.post("/v1/documents", json={"text": "A text.", "external_id": fresh("x")}),
+    ),
+    "create_documents": (
+        "document.created",
+        lambda _, client: client.post("/v1/documents:batch", json={"documents": [{"text": fresh("a")}]}),
+    ),
+    "replace_document_content": (
+        "document.replaced",
+        lambda at, client: client.put(f"/v1/documents/{at.document()}/content", json={"text": fresh("b")}),
+    ),
+    "update_document_metadata": (
+        "document.changed",
+        lambda at, client: client.patch(f"/v1/documents/{at.document()}/metadata", json={"k": 1}),
+    ),
+    "replace_document_acl": (
+        "document.acl_changed",
+        lambda at, client: client.patch(f"/v1/documents/{at.document()}/acl", json={"groups": ["staff"]}),
+    ),
+    "delete_document": ("document.deleted", lambda at, client: client.delete(f"/v1/documents/{at.document()}")),
+    "create_source": (
+        "source.created",
+        lambda at, client: client.post(
+            "/v1/sources", json={"name": fresh("s"), "type": "files", "config": {"root": str(at.folder)}}
+        ),
+    ),
+    "update_source": (
+        "source.changed",
+        lambda at, client: client.patch(f"/v1/sources/{at.source()}", json={"acl": {"groups": ["staff"]}}),
+    ),
+    "delete_source": ("source.deleted", lambda at, client: client.delete(f"/v1/sources/{at.source()}")),
+    "sync_source": ("source.sync_requested", lambda at, client: client.post(f"/v1/sources/{at.source()}/sync")),
+    "pause_source": ("source.paused", lambda at, client: client.post(f"/v1/sources/{at.source()}/pause")),
+    "resume_source": ("source.resumed", _resumed),
+    "cancel_job": ("job.canceled", lambda at, client: client.post(f"/v1/jobs/{_job(at)}/cancel")),
+    "retry_dead_letters": (
+        "dead_letter.retried",
+        lambda at, client: client.post("/v1/admin/dead-letters:retry", json={"ids": [_letter(at)]}),
+    ),
+    "discard_dead_letters": (
+        "dead_letter.discarded",
+        lambda at, client: client.post("/v1/admin/dead-letters:discard", json={"ids": [_letter(at)]}),
+    ),
+}
+
+
+def _job(at: Place) -> str:
+    return str(at.team.put(fresh("text"))["job_id"])
+
+
+def _letter(at: Place) -> str:
+    """A job that gave up."""
+    job_id = _job(at)
+    with at.team.service.runtime.database.transaction() as transaction:
+        job = jobs.claim(transaction.connection, job_id, 60)
+        assert job is not None
+        assert job.document_id is not None
+        assert job.version is not None
+        failure = DocumentFailure("embed", "no_key", "The API refuses our key.", retryable=True, error_class="auth")
+        assert jobs.finish(transaction.connection, job, JobState.FAILED, error=asdict(failure))
+        documents.fail(transaction.connection, job.document_id, job.version, failure)
+    return job_id
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with Started(settings_for(tmp_path_factory.mktemp("audited")), worker=False) as service:
+        yield service
+
+
+@pytest.fixture
+def place(own: Service, tmp_path: Path) -> Place:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.md").write_text("A page of the folder.")
+    return Place(own.new_team(), folder)
+
+
+def log(service: Service, **narrowing: Any) -> list[Recorded]:
+    with service.runtime.database.read() as connection:
+        return list(audit.in_order(connection, AuditFilter(**narrowing)))
+
+
+def operations(service: Service) -> dict[str, str]:
+    paths = service.anonymous.get("/openapi.json").json()["paths"]
+    return {details["operationId"]: method for item in paths.values() for method, details in item.items()}
+
+
+def entry_of(place: Place, operation: str) -> list[Recorded]:
+    """Do it under a request id of its own; returns the entries of that request."""
+    action, ask = WRITING[operation]
+    request_id = f"audit-{uuid.uuid4()}"
+    client = place.team.admin
+    client.headers["X-Request-Id"] = request_id
+    answer = ask(place, client)
+    assert answer.status_code < 300, answer.text
+    found = log(place.team.service, request_id=request_id)
+    assert {entry.action for entry in found} <= {action}
+    return found
+
+
+def test_every_route_that_writes_is_tried_here(own: Service) -> None:
+    asked = {operation for operation, method in operations(own).items() if method != "get"}
+    assert asked == WRITING.keys() | READING
+
+
+@pytest.mark.parametrize("operation", WRITING)
+def test_every_route_that_writes_leaves_an_entry(place: Place, operation: str) -> None:
+    (entry,) = entry_of(place, operation)
+    assert entry.outcome == "done"
+    assert entry.target
+    assert entry.team_id == (entry.target if operation == "create_team" else place.team.id)
+    assert entry.author["kind"] == "admin_key"
+    assert entry.author["address"] == "testclient"
+
+
+def test_a_route_that_forgets_the_log_would_be_noticed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Transaction, "audit", lambda *_, **__: None)
+    assert entry_of(place, "replace_document_acl") == []
+
+
+def test_an_acl_is_told_as_it_was_and_as_it_is_and_texts_are_not(place: Place) -> None:
+    made = place.team.put("A secret text.", title="A secret title", acl={"users": ["ada"]}, metadata={"k": "a secret"})
+    path = f"/v1/documents/{made['id']}"
+    place.team.manager.patch(f"{path}/acl", json={"groups": ["staff"], "deny_users": ["eve"]})
+    place.team.manager.patch(f"{path}/metadata", json={"k": "another secret"})
+    place.team.manager.delete(path)
+    created, changed, described, deleted = log(place.team.service, target=made["id"])
+    nobody = {"public": False, "users": [], "groups": [], "deny_users": [], "deny_groups": []}
+    first, second = {**nobody, "users": ["ada"]}, {**nobody, "groups": ["staff"], "deny_users": ["eve"]}
+    assert (created.before, created.after) == (None, {"acl": first})
+    assert (changed.before, changed.after) == ({"acl": first}, {"acl": second})
+    assert described.action == "document.changed"
+    assert (deleted.before, deleted.after) == ({"acl": second}, None)
+    told = " ".join(entry.exported() for entry in (created, changed, described, deleted))
+    assert "secret" not in told
+
+
+def test_who_acts_is_told_with_the_person_a_key_speaks_for(place: Place) -> None:
+    client = place.team.client("ingest", user="ada", groups=["staff", "hr"])
+    made = client.post("/v1/documents", json={"text": "By Ada."}).json()
+    (entry,) = log(place.team.service, target=made["id"])
+    keys = place.team.manager.get(f"/v1/teams/{place.team.id}/keys").json()["data"]
+    assert entry.author == {
+        "kind": "key",
+        "key_id": next(key["id"] for key in keys if key["user"] == "ada"),
+        "key_name": "a test's key",
+        "user": "ada",
+        "groups": ["hr", "staff"],
+        "address": "testclient",
+        "request_id": entry.author["request_id"],
+    }
+
+
+def test_a_request_that_fails_leaves_none(place: Place) -> None:
+    before = len(log(place.team.service))
+    assert place.team.manager.patch("/v1/collections/default", json={"name": "x"}).status_code == 409
+    assert place.team.manager.post("/v1/documents", json={"text": ""}).status_code == 422
+    assert place.team.manager.delete("/v1/documents/doc_none").status_code == 404
+    assert place.team.manager.post("/v1/retrieve", json={"query": "x"}).status_code == 200
+    after = log(place.team.service)[before:]
+    assert {entry.action for entry in after} <= {"key.created"}
+
+
+def test_what_a_valid_key_may_not_do_is_on_record_as_refused(place: Place) -> None:
+    client = place.team.client("query")
+    secret = "not-for-the-log"
+    assert client.delete(f"/v1/documents/{secret}").status_code == 403
+    assert place.team.service.anonymous.delete(f"/v1/documents/{secret}").status_code == 401
+    (entry,) = log(place.team.service, team_id=place.team.id, outcome="refused")
+    assert (entry.action, entry.target, entry.author["kind"]) == ("request.refused", "delete_document", "key")
+    assert secret not in entry.exported()
+
+
+def test_every_letter_has_an_entry_of_its_own_that_says_what_it_was_of(place: Place) -> None:
+    ids = sorted(_letter(place) for _ in range(3))
+    asked = {"filter": {"team": place.team.id, "error_class": "auth"}}
+    service = place.team.service
+    assert service.admin.post("/v1/admin/dead-letters:discard", json=asked).json() == {"discarded": 3}
+    assert service.admin.post("/v1/admin/dead-letters:discard", json=asked).json() == {"discarded": 0}
+    entries = log(service, team_id=place.team.id, action="dead_letter.discarded")
+    assert sorted(entry.target for entry in entries) == ids
+    assert {(entry.detail["kind"], entry.detail["code"]) for entry in entries} == {("index", "no_key")}
+    assert all(entry.detail["document"].startswith("doc_") for entry in entries)
+
+
+def test_what_a_sync_changes_of_access_is_on_record_under_its_job(place: Place) -> None:
+    team, service = place.team, place.team.service
+    for number in range(4):
+        (place.folder / f"{number}.md").write_text(f"Page {number}.")
+    source = place.source()
+    path = f"/v1/sources/{source}"
+    team.manager.post(f"{path}/sync")
+    service.work()
+    for number in range(4):
+        (place.folder / f"{number}.md").unlink()
+    job_id = team.manager.post(f"{path}/sync", json={"confirm_deletions": True}).json()["job_id"]
+    service.work()
+    (gone,) = log(service, action="documents.deleted", team_id=team.id)
+    assert gone.target == source
+    assert gone.author == {"kind": "worker", "request_id": job_id}
+    assert len(gone.detail["documents"]) == 4
+    team.manager.delete(path)
+    rest = log(service, action="documents.deleted", team_id=team.id)[-1]
+    assert len(rest.detail["documents"]) == 1
+    assert rest.author["kind"] == "key"
+
+
+def test_the_log_holds_together_after_all_that(own: Service, place: Place) -> None:
+    place.document()
+    with own.runtime.database.read() as connection:
+        chain = verify(connection)
+    assert chain.faults == []
+    assert chain.seq == len(log(own)) > 3
+
+
+def test_a_team_sees_its_own_entries_and_the_service_sees_all(own: Service, place: Place) -> None:
+    other = own.new_team()
+    other.put("Theirs.")
+    place.document()
+    insider = place.team.client("admin")
+    mine = insider.get("/v1/admin/audit", params={"limit": 1000}).json()["data"]
+    assert {entry["team_id"] for entry in mine} == {place.team.id}
+    assert {"team.created", "key.created", "document.created"} <= {entry["action"] for entry in mine}
+    everything = own.admin.get("/v1/admin/audit", params={"limit": 1000}).json()["data"]
+    assert {place.team.id, other.id} <= {entry["team_id"] for entry in everything}
+    named = other.admin.get("/v1/admin/audit").json()["data"]
+    assert {entry["team_id"] for entry in named} == {other.id}
+    assert place.team.manager.get("/v1/admin/audit").status_code == 403
+
+
+def test_the_log_is_read_page_by_page_and_narrowed(own: Service, place: Place) -> None:
+    ids = [place.document() for _ in range(5)]
+    client = place.team.client("admin")
+
+    def page(**params: Any) -> dict[str, Any]:
+        answer = client.get("/v1/admin/audit", params=params)
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    first = page(action="document.*", limit=3)
+    second = page(action="document.*", limit=3, after=first["next_cursor"])
+    assert [entry["target"] for entry in first["data"] + second["data"]] == ids[::-1]
+    assert (first["has_more"], second["has_more"]) == (True, False)
+    one = page(target=ids[2])["data"][0]
+    assert [entry["seq"] for entry in page(since=one["at"], action="document.*")["data"]][-1] == one["seq"]
+    assert one["seq"] not in [entry["seq"] for entry in page(until=one["at"])["data"]]
+    assert [entry["target"] for entry in page(request_id=one["author"]["request_id"])["data"]] == [ids[2]]
+    assert len(page(key=one["author"]["key_id"], action="document.created")["data"]) == 5
+    assert page(outcome="refused")["data"] == []
+    for wrong in ({"outcome": "x"}, {"since": "yesterday"}, {"since": "2026-01-01T00:00:00"}):
+        assert client.get("/v1/admin/audit", params=wrong).status_code == 422
+
+
+def test_the_log_is_taken_away_as_json_lines_that_verify(own: Service, place: Place) -> None:
+    place.document()
+    answer = own.admin.get("/v1/admin/audit/export")
+    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    lines = answer.text.splitlines()
+    assert [json.loads(line)["seq"] for line in lines] == list(range(1, len(lines) + 1))
+    from rag_service.db.audit_chain import Chain
+
+    assert Chain().follow(map(Recorded.parsed, lines)).faults == []
+    narrowed = place.team.client("admin").get("/v1/admin/audit/export", params={"action": "document.*"}).text
+    assert [json.loads(line)["team_id"] for line in narrowed.splitlines()] == [place.team.id]
+
+
+def test_addresses_are_kept_only_where_the_settings_say_so(tmp_path: Path) -> None:
+    with Started(settings_for(tmp_path, audit_addresses=False), worker=False) as service:
+        service.new_team()
+        assert all("address" not in entry.author for entry in log(service))
+
+
+@contextmanager
+def answering(tmp_path: Path, **settings: Any) -> Iterator[Team]:
+    with Started(settings_for(tmp_path, **settings), worker=False) as service:
+        team = service.new_team()
+        team.put("Turnips are grown in rows.")
+        service.work()
+        yield team
+
+
+def test_answers_are_audited_on_request_by_ids_and_never_by_words(tmp_path: Path) -> None:
+    with answering(tmp_path, retrieval_audit=True) as team:
+        asker = team.client("query", "impersonate")
+        body = {"query": "turnips and other secrets", "as_user": {"user": "ada", "groups": ["staff"]}}
+        query_id = asker.post("/v1/retrieve", json=body).json()["query_id"]
+        document = team.manager.get("/v1/documents").json()["data"][0]["id"]
+        found = team.client("admin").get("/v1/admin/audit", params={"action": "retrieval.*"}).json()["data"]
+        assert [(entry["target"], entry["detail"]) for entry in found] == [(query_id, {"documents": [document]})]
+        author = found[0]["author"]
+        assert (author["kind"], author["user"], author["groups"]) == ("key", "ada", ["staff"])
+        assert "turnips" not in json.dumps(found).lower()
+
+
+def test_answers_are_not_audited_unless_asked_for(tmp_path: Path) -> None:
+    with answering(tmp_path) as team:
+        team.retrieve("turnips")
+        team.service.runtime.retrieval_audit.flush()
+        assert log(team.service, action="retrieval.*") == []
+
+
+def test_an_orderly_stop_loses_no_entry(tmp_path: Path) -> None:
+    with answering(tmp_path, retrieval_audit=True) as team:
+        asked = {team.manager.post("/v1/retrieve", json={"query": "turnips"}).json()["query_id"] for _ in range(40)}
+    with Started(settings_for(tmp_path), worker=False) as service:
+        assert {entry.target for entry in log(service, action="retrieval.answered")} == asked
+        with service.runtime.database.read() as connection:
+            assert verify(connection).faults == []
