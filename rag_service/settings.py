@@ -25,6 +25,9 @@ class Settings(BaseSettings):
         description="Keys that credentials of sources are encrypted under, newest first, comma-separated, 32 bytes in "
         "base64 each; made once and kept in the data folder when not given.",
     )
+    backup_dir: Path | None = Field(
+        None, description="Folder that the service writes backups into; `backups` in the data folder when not given."
+    )
     database_url: str | None = Field(
         None,
         repr=False,

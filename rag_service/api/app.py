@@ -23,6 +23,7 @@ from rag_service.api import (
     retrieve,
     sources,
     teams,
+    upkeep,
     why_not,
 )
 from rag_service.api.auditing import Audited
@@ -69,6 +70,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         queries,
         dead_letters,
         audit,
+        upkeep,
         health,
         metrics,
         docs_page,

@@ -19,6 +19,7 @@ from rag_service.cli import (
     serve,
     sources,
     teams,
+    upkeep,
 )
 
 app = typer.Typer(
@@ -57,3 +58,6 @@ app.add_typer(queries.commands, name="query")
 app.add_typer(teams.teams, name="team")
 app.add_typer(teams.keys, name="key")
 app.add_typer(admin.commands, name="admin")
+admin.commands.command("backup")(upkeep.backup)
+admin.commands.command("restore")(upkeep.restore)
+admin.commands.command("reconcile")(upkeep.reconcile)

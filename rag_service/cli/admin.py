@@ -7,7 +7,7 @@ import typer
 from rag_service.cli import audit, dead_letters, rotate_secrets
 
 commands = typer.Typer(
-    help="Running the service: its keys, its audit log and the work that gave up.", no_args_is_help=True
+    help="Running the service: its keys, audit log, backups and the work that gave up.", no_args_is_help=True
 )
 commands.command("rotate-secrets")(rotate_secrets.rotate_secrets)
 commands.add_typer(audit.commands, name="audit")

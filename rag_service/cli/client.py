@@ -122,7 +122,8 @@ def is_loopback(url: str) -> bool:
 
 
 def _is_of_a_team(path: str) -> bool:
-    return path.startswith("/v1/") and path.rstrip("/") != "/v1/teams" and not path.startswith("/v1/admin/")
+    whole = path.partition("?")[0].rstrip("/") == "/v1/teams" or path.startswith("/v1/admin/")
+    return path.startswith("/v1/") and not whole
 
 
 def _body(answer: httpx.Response) -> Any:

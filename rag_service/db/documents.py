@@ -90,7 +90,7 @@ def add(connection: Connection, document_id: str, values: Mapping[str, Any], tok
     except IntegrityError:
         return None
     store_tokens(connection, document_id, tokens)
-    return _document(stored)
+    return document_of(stored)
 
 
 def change(
@@ -104,13 +104,13 @@ def change(
         return None
     if tokens is not None:
         store_tokens(connection, document.id, tokens)
-    return _document(stored)
+    return document_of(stored)
 
 
 def load(connection: Connection, document_id: str) -> Document | None:
     """The row as it is now, whoever's it is; for workers."""
     row = connection.execute(select(documents).where(documents.c.id == document_id)).first()
-    return None if row is None else _document(row)
+    return None if row is None else document_of(row)
 
 
 def get(connection: Connection, team_id: str, document_id: str) -> Document:
@@ -126,7 +126,7 @@ def get_readable(connection: Connection, document_id: str, scope: AccessScope) -
     row = connection.execute(select(documents).where(documents.c.id == document_id, readable(scope))).first()
     if row is None:
         raise NotFound(UNKNOWN)
-    return _document(row)
+    return document_of(row)
 
 
 def matching(
@@ -149,7 +149,7 @@ def matching(
         query = query.where(documents.c.id == document_id)
     else:
         query = query.where(documents.c.external_id == external_id, documents.c.collection_id.in_(collection_ids))
-    return [_document(row) for row in connection.execute(query.order_by(documents.c.id.desc()))]
+    return [document_of(row) for row in connection.execute(query.order_by(documents.c.id.desc()))]
 
 
 def find(
@@ -161,7 +161,7 @@ def find(
         documents.c.source_id == source_id,
         documents.c.external_id.in_(external_ids),
     )
-    return {row.external_id: _document(row) for row in connection.execute(query)}
+    return {row.external_id: document_of(row) for row in connection.execute(query)}
 
 
 def page(
@@ -184,7 +184,7 @@ def page(
             query = query.where(documents.c[column] == value)
     for key, value in (narrowing.metadata or {}).items():
         query = query.where(_says(key, value))
-    return fetch_page(connection, query, documents, _document, limit=limit, after=after)
+    return fetch_page(connection, query, documents, document_of, limit=limit, after=after)
 
 
 def average_length(connection: Connection, index: IndexVersion) -> float | None:
@@ -197,7 +197,7 @@ def average_length(connection: Connection, index: IndexVersion) -> float | None:
 def encoded_before(connection: Connection, index: IndexVersion, limit: int) -> list[Document]:
     """Documents whose lexical vectors are of another calibration than the index version's."""
     query = select(documents).where(_answering(index), documents.c.calibration != index.calibration)
-    return [_document(row) for row in connection.execute(query.limit(limit))]
+    return [document_of(row) for row in connection.execute(query.limit(limit))]
 
 
 def note_encoded(connection: Connection, document: Document, calibration: int, term_count: int) -> None:
@@ -286,7 +286,7 @@ def unpurged(connection: Connection, source_id: str | None, collection_id: str |
         query = query.where(documents.c.source_id == source_id)
     if collection_id is not None:
         query = query.where(documents.c.collection_id == collection_id)
-    return [_document(row) for row in connection.execute(query.limit(limit))]
+    return [document_of(row) for row in connection.execute(query.limit(limit))]
 
 
 def mark_purged(connection: Connection, document: Document) -> bool:
@@ -316,7 +316,7 @@ def inheriting(connection: Connection, source_id: str) -> list[Document]:
     query = select(documents).where(
         documents.c.source_id == source_id, documents.c.acl.is_(None), documents.c.deleted_at.is_(None)
     )
-    return [_document(row) for row in connection.execute(query)]
+    return [document_of(row) for row in connection.execute(query)]
 
 
 def tokens(connection: Connection, document: Document) -> AccessTokens:
@@ -370,7 +370,7 @@ def _event(row: Row[Any]) -> DocumentEvent:
     return DocumentEvent(at=row.at, kind=row.kind, version=row.version, detail=row.detail)
 
 
-def _document(row: Row[Any]) -> Document:
+def document_of(row: Row[Any]) -> Document:
     values = {name: value for name, value in row._mapping.items() if name != "purged_at"}
     values["status"] = DocumentStatus(row.status)
     values["acl"] = None if row.acl is None else acl_from_json(row.acl)

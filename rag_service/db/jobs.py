@@ -195,10 +195,10 @@ def proceed(connection: Connection, job: Job, *, progress: bool = True, **values
     return _set(connection, job, {**forgiven, **values})
 
 
-def hand_back(connection: Connection, job: Job, *, rung: bool = True) -> bool:
-    """Queue a job again at once, its next slice for whoever comes; not a failure. `rung`: its message is on the way."""
+def hand_back(connection: Connection, job: Job) -> bool:
+    """Queue a job again at once, its next slice for whoever comes; not a failure. Its message is on the way."""
     now = utc_now()
-    values = {"state": JobState.QUEUED, "run_after": now, "rung_at": now if rung else None}
+    values = {"state": JobState.QUEUED, "run_after": now, "rung_at": now}
     return _set(connection, job, {**values, **_LET_GO})
 
 
@@ -207,6 +207,19 @@ def hand_back_all(connection: Connection, held: Mapping[str, int]) -> None:
     values = {"state": JobState.QUEUED, "run_after": utc_now(), "rung_at": None, **_LET_GO}
     for job_id, fence in held.items():
         connection.execute(update(jobs).where(_held(job_id, fence)).values(**values))
+
+
+def put_off(connection: Connection, job: Job, after_s: float) -> bool:
+    """Queue a job again for later; not a failure."""
+    later = utc_now() + timedelta(seconds=after_s)
+    return _set(connection, job, {"state": JobState.QUEUED, "run_after": later, "rung_at": None, **_LET_GO})
+
+
+def requeue_running(connection: Connection) -> None:
+    """In a snapshot: nobody runs the jobs that ran when it was taken, and nobody died with them."""
+    running = (jobs.c.state == JobState.RUNNING) & jobs.c.lease_until.is_not(None)
+    again = {"state": JobState.QUEUED, "run_after": utc_now(), "rung_at": None, **_LET_GO}
+    connection.execute(update(jobs).where(running).values(**again))
 
 
 def release_all(connection: Connection) -> None:

@@ -337,3 +337,20 @@ audit_head = Table(
     Column("seq", BigInteger, nullable=False),
     Column("hash", String(64), nullable=False),
 )
+
+# Work on the service as a whole, asked for by its administrator: backups and reconciling. `until` is its lease: an
+# operation whose process died is over when that has passed.
+operations = Table(
+    "operations",
+    metadata,
+    _id(),
+    Column("kind", String(20), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("progress", Json, nullable=False),
+    Column("report", Json),
+    Column("error", Json),
+    _time("until", nullable=False),
+    _time("created_at", nullable=False),
+    _time("finished_at"),
+    Index(None, "kind", "state"),
+)

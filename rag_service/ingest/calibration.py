@@ -17,14 +17,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rag_service.chunking.base import Chunker, lexical_text
-from rag_service.db import Database, chunks, collections, documents, jobs
+from rag_service.db import Database, chunks, collections, documents, jobs, operations
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
+from rag_service.db.operations import OperationKind
 from rag_service.embedding.base import LexicalEncoder
 from rag_service.embedding.languages import analyser_of
 from rag_service.errors import NotFound, RetryableError
 from rag_service.ingest.doorbell import Doorbell
+from rag_service.ingest.hold import PutOffError
 from rag_service.types import IndexVersion, JobKind, JobState
 from rag_service.vectors.base import VectorStore
 
@@ -100,6 +102,9 @@ class Calibration:
                 return False
             if abs(average - index.average_length) <= _TOLERANCE * index.average_length:
                 return False
+            # A backup copies lexical vectors: they must not change meaning under it.
+            if operations.is_running(transaction.connection, OperationKind.BACKUP):
+                raise PutOffError
             collections.recalibrate(
                 transaction.connection, index, analyser=index.analyser, average_length=round(average, 1)
             )

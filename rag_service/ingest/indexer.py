@@ -26,6 +26,7 @@ from rag_service.embedding.base import Embedder, LexicalEncoder
 from rag_service.errors import UnsupportedDocument
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.fields import fields_of
+from rag_service.ingest.hold import may_purge
 from rag_service.ingest.intake import owner
 from rag_service.ingest.progress import ProgressBoard
 from rag_service.ingest.stages import Stages
@@ -75,12 +76,16 @@ class Indexer:
     def index(self, job: Job, stages: Stages) -> None:
         """Make the job's version of its document the one that answers. Does nothing if it has been overtaken.
 
+        `again` in its payload: also where it is that one already, to write anew what the index or the blobs lost of it.
         Raises UnsupportedDocument, RetryableError; nothing that was searchable before is lost by either.
         """
         document, access = self.look(job.document_id or "")
-        if document is None or document.is_deleted or document.version != job.version:
+        if document is None or document.is_deleted:
             return
-        if document.indexed_version != document.version:
+        if document.version != job.version:
+            self._clean_up_after(job, document)
+            return
+        if document.indexed_version != document.version or job.payload.get("again"):
             index = self._active_index(document)
             if document.indexed_version is not None:
                 # A narrowed ACL must not wait for the parser: the version that answers meanwhile gets it now.
@@ -114,11 +119,19 @@ class Indexer:
         if now is None or now.indexed_version != version:
             return
         if version > 1:
+            may_purge(self.database)
             self.vectors.delete(self._active_index(now).id, now.id, older_than=version)
         # A job repeated after its commit no longer knows which version answered before: it looks at all of them.
         before = document.indexed_version
         for old in range(before if before and before != version else 1, version):
             self.blobs.delete(owner(document.id, old))
+
+    def _clean_up_after(self, job: Job, document: Document) -> None:
+        """Overtaken between its commit and its clean-up: the one that came after does not know what came before."""
+        if job.fence > 1 and job.version is not None and (document.indexed_version or 0) >= job.version > 1:
+            may_purge(self.database)
+            for old in range(1, job.version):
+                self.blobs.delete(owner(document.id, old))
 
     def _active_index(self, document: Document) -> IndexVersion:
         with self.database.read() as connection:

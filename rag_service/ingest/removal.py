@@ -13,6 +13,7 @@ from rag_service.db.sources import Source
 from rag_service.errors import NotFound
 from rag_service.ingest import audit_trail
 from rag_service.ingest.doorbell import Doorbell
+from rag_service.ingest.hold import may_purge
 from rag_service.ingest.intake import owner
 from rag_service.types import Collection, JobKind
 from rag_service.vectors.base import VectorStore
@@ -92,8 +93,9 @@ class Removal:
     def run(self, job: Job) -> None:
         """Purge what the job names, of a document up to the version that was deleted. May be repeated.
 
-        A document that has come back keeps its new version, also where that one cannot be indexed.
+        A document that has come back keeps its new version, also where that one cannot be indexed. Raises PutOffError.
         """
+        may_purge(self.database)
         for index in job.payload["indexes"]:
             self.vectors.drop(index)
         if job.document_id is not None:
@@ -112,6 +114,7 @@ class Removal:
 
     def _purge(self, document: Document, version: int) -> None:
         """Erase the document's versions up to `version`."""
+        may_purge(self.database)
         try:
             with self.database.read() as connection:
                 index = collections.active_index(connection, document.collection_id)

@@ -14,6 +14,7 @@ from rag_service.errors import ErrorClass, RagError, RetryableError
 from rag_service.ingest.backoff import MAX_WORKER_DEATHS, POLICIES, wait_s
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.doorbell import Doorbell
+from rag_service.ingest.hold import PutOffError
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.stages import RETRIED, Stages, watched
@@ -125,9 +126,11 @@ class Runner:
             return
         try:
             state = self._work(job, stages)
+        except PutOffError as error:
+            self._put_off(job, error.retry_after)
         except (RagError, SourceError) as error:
             if self.stopping.is_set() and isinstance(error, RetryableError | RetryableSourceError):
-                self._hand_back(job)
+                self._put_off(job, 0)
             else:
                 failure = _failure(stages, ErrorClass(error.error_class), error.code, str(error))
                 self._fail(job, stages, failure, float(getattr(error, "retry_after", 0)))
@@ -157,10 +160,10 @@ class Runner:
             self.removal.run(job)
         return JobState.SUCCEEDED
 
-    def _hand_back(self, job: Job) -> None:
-        """Not the job's failure: this process is going down."""
+    def _put_off(self, job: Job, after_s: float) -> None:
+        """Not the job's failure: its time has not come, or this process is going down."""
         with self.database.transaction() as transaction:
-            jobs.hand_back(transaction.connection, job, rung=False)
+            jobs.put_off(transaction.connection, job, after_s)
 
     def _fail(self, job: Job, stages: Stages, failure: DocumentFailure, after_s: float = 0) -> None:
         """Put the job back to wait, as its class of error says, or give it up."""

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from connectors.base import Connector
+from rag_service.backup import exchange
+from rag_service.backup.take import Backup
 from rag_service.blobs import BlobStore
 from rag_service.chunking.structure import StructureChunker
 from rag_service.db import Database, collections, jobs, ringing, sources
@@ -46,6 +48,7 @@ from rag_service.runtime.declared import put_on_record
 from rag_service.runtime.observing import shared_state
 from rag_service.runtime.readiness import Readiness
 from rag_service.runtime.secret_keys import make_vault
+from rag_service.runtime.upkeep import Upkeep, make_upkeep
 from rag_service.runtime.variants import (
     Role,
     lexical_of,
@@ -100,6 +103,7 @@ class Runtime:
     retrieval_audit: RetrievalAudit
     credentials: Credentials
     connect: Connect
+    upkeep: Upkeep
     _locks: list[IO[str]] = field(default_factory=list)
 
     @property
@@ -134,6 +138,7 @@ class Runtime:
         self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.keeps_to_itself:
             self._locks.append(folder.lock(self.settings.data_dir))
+            exchange.finish(self.settings.data_dir)
 
     def recover(self) -> None:
         """At the start of the only worker process: give back what the one before held, and ring for all there is."""
@@ -196,6 +201,7 @@ class Runtime:
     def close(self) -> None:
         """Stop taking work, wait for what is under way, and close the stores."""
         self.runner.stopping.set()
+        self.upkeep.close()
         self.broker.close()
         self.sandbox.close()
         self.leases.close()
@@ -263,6 +269,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         retrieval_audit=RetrievalAudit(database, enabled=settings.retrieval_audit),
         credentials=credentials,
         connect=connect,
+        upkeep=make_upkeep(settings, Backup(database, blobs, vectors), intake, removal, doorbell),
     )
 
 

@@ -56,11 +56,16 @@ class VectorPoint:
 
 @dataclass(frozen=True, slots=True)
 class StoredPoint:
+    """A point as it is read back; its vectors only where they were asked for."""
+
     chunk_id: str
+    team: str
     document_id: str
     version: int
     text_hash: str
+    access: AccessTokens
     dense: Vector | None = None
+    lexical: SparseVector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +141,7 @@ class VectorStore(Protocol):
         ...
 
     def stored(self, index: str, document_id: str | None = None, *, vectors: bool = False) -> Iterator[StoredPoint]:
-        """What the index holds of one document, or of all: for reusing vectors and for reconciling."""
+        """What the index holds of one document, or of all: for reusing vectors, for backups and for reconciling."""
         ...
 
     def count(self, index: str) -> int:

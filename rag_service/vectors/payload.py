@@ -24,11 +24,11 @@ import numpy as np
 
 from rag_service.access import AccessTokens
 from rag_service.errors import FatalError, InvalidRequest
-from rag_service.types import Scalar, Vector
+from rag_service.types import Scalar, SparseVector, Vector
 from rag_service.vectors.base import StoredPoint, VectorPoint
 
 KEYWORD_KEYS = ("team", "allow", "deny", "document_id", "terms")
-STORED_KEYS = ("document_id", "version", "text_hash")
+STORED_KEYS = ("team", "document_id", "version", "text_hash", "allow", "deny")
 
 _LONGEST_TERM = 100
 _PLAIN_PATH = re.compile(r"[\w.\-/: ]{1,200}")
@@ -67,9 +67,20 @@ def changes(
     return changed
 
 
-def stored_point(chunk_id: str, payload: Mapping[str, Any], dense: Vector | None) -> StoredPoint:
-    """A point as it is read back."""
-    return StoredPoint(chunk_id, payload["document_id"], payload["version"], payload["text_hash"], dense)
+def stored_point(
+    chunk_id: str, payload: Mapping[str, Any], dense: Vector | None, lexical: SparseVector | None
+) -> StoredPoint:
+    """A point as it is read back. Tokens that are missing from it are no error: reconciling finds them."""
+    return StoredPoint(
+        chunk_id=chunk_id,
+        team=payload.get("team", ""),
+        document_id=payload["document_id"],
+        version=payload["version"],
+        text_hash=payload["text_hash"],
+        access=AccessTokens(tuple(payload.get("allow") or ()), tuple(payload.get("deny") or ())),
+        dense=dense,
+        lexical=lexical,
+    )
 
 
 def range_keys(payload: Mapping[str, Any]) -> set[str]:

@@ -180,7 +180,7 @@ class ServerVectorStore:
                     limit=SLICE,
                     offset=offset,
                     with_payload=list(STORED_KEYS),
-                    with_vectors=["dense"] if vectors else False,
+                    with_vectors=["dense", "lexical"] if vectors else False,
                 )
             yield from map(_stored, page)
             if offset is None:
@@ -264,9 +264,14 @@ def _query(query: LegQuery) -> models.QueryRequest:
 
 
 def _stored(record: models.Record) -> StoredPoint:
-    vector = record.vector
-    dense = np.asarray(vector["dense"], dtype=np.float32) if isinstance(vector, dict) else None
-    return stored_point(str(record.id), record.payload or {}, dense)
+    held: Mapping[str, Any] = record.vector if isinstance(record.vector, dict) else {}
+    dense, terms = held.get("dense"), held.get("lexical")
+    return stored_point(
+        str(record.id),
+        record.payload or {},
+        None if dense is None else np.asarray(dense, dtype=np.float32),
+        None if terms is None else SparseVector(terms.indices, terms.values),
+    )
 
 
 def _sparse(vector: SparseVector) -> models.SparseVector:

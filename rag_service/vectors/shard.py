@@ -126,7 +126,7 @@ class Shard:
                 limit=PAGE,
                 filter=None if where is None else _filter(where),
                 with_payload=list(STORED_KEYS),
-                with_vector=["dense"] if vectors else False,
+                with_vector=["dense", "lexical"] if vectors else False,
             )
             with self._reported():
                 page, offset = self._edge.scroll(request)
@@ -197,9 +197,14 @@ class Shard:
 
 
 def _stored(record: qdrant.Record) -> StoredPoint:
-    vector = record.vector
-    dense = np.asarray(vector["dense"], dtype=np.float32) if isinstance(vector, dict) else None
-    return stored_point(str(record.id), record.payload or {}, dense)
+    held: Mapping[str, Any] = record.vector if isinstance(record.vector, dict) else {}
+    dense, terms = held.get("dense"), held.get("lexical")
+    return stored_point(
+        str(record.id),
+        record.payload or {},
+        None if dense is None else np.asarray(dense, dtype=np.float32),
+        None if terms is None else SparseVector(terms.indices, terms.values),
+    )
 
 
 def _query(query: LegQuery) -> qdrant.QueryRequest:

@@ -92,6 +92,18 @@ class TestWriting:
         assert (stored.version, stored.dense.tolist()) == (2, [0, 1, 0, 0])
         assert found(store, index, Compare("colour", "exists", False)) == ["a"]
 
+    def test_a_point_is_read_back_with_all_that_a_copy_needs(self, store: VectorStore, index: str) -> None:
+        access = AccessTokens(("manage", "user:ada"), ("group:guests",))
+        written = point("a", lexical=SparseVector((9, 3), (0.25, 1.5)), dense=unit(3, 4, 0, 0), access=access)
+        store.upsert(index, [written])
+        (bare,) = store.stored(index)
+        assert (bare.team, bare.access, bare.dense, bare.lexical) == ("acme", access, None, None)
+        (stored,) = store.stored(index, vectors=True)
+        assert stored.dense is not None
+        assert stored.lexical is not None
+        assert stored.dense.tolist() == written.dense.tolist()
+        assert dict(zip(stored.lexical.indices, stored.lexical.values, strict=True)) == {9: 0.25, 3: 1.5}
+
     def test_many_points_at_once(self, store: VectorStore, index: str) -> None:
         store.upsert(index, [point(str(number)) for number in range(700)])
         assert len({stored.chunk_id for stored in store.stored(index)}) == 700

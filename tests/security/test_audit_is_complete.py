@@ -73,6 +73,8 @@ WRITING: dict[str, tuple[str, Ask]] = {
         lambda at, client: client.post(f"/v1/teams/{at.team.id}/keys", json={"name": "k", "scopes": ["query"]}),
     ),
     "revoke_key": ("key.revoked", lambda at, client: client.delete(f"/v1/teams/{at.team.id}/keys/{at.key()}")),
+    "create_backup": ("backup.started", lambda at, _: at.team.admin.post("/v1/admin/backups", json={})),
+    "reconcile": ("reconcile.started", lambda at, _: at.team.admin.post("/v1/admin/reconcile", json={})),
     "create_collection": (
         "collection.created",
         lambda _, client: client.post("/v1/collections", json={"name": fresh("c")}),

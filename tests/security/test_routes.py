@@ -76,6 +76,9 @@ OPENS_TO: dict[str, set[str]] = {
     "discard_dead_letters": set(),
     "list_audit": {"admin"},
     "export_audit": {"admin"},
+    "create_backup": set(),
+    "reconcile": set(),
+    "list_operations": set(),
 }
 
 # A body that each route takes, for those that need one.
@@ -90,6 +93,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "replay_query": {"query": "plans"},
     "retry_dead_letters": {"ids": ["job_of_nobody"]},
     "discard_dead_letters": {"ids": ["job_of_nobody"]},
+    "create_backup": {"name": "-"},
+    "reconcile": {"repair": "-"},
 }
 
 # Ids that stand elsewhere than in the path: (route, where, name), and what of another team is put there.

@@ -28,7 +28,7 @@ def commands(group: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[tuple[s
 
 
 ALL = list(commands(app))
-STARTERS = {("serve",), ("scheduler",), ("quickstart",)}
+STARTERS = {("serve",), ("scheduler",), ("quickstart",), ("admin", "restore")}
 
 
 def test_the_commands_that_users_are_told_of_are_there() -> None:
