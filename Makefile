@@ -1,5 +1,6 @@
 # make run      install, start the service on 127.0.0.1:8000 and answer a first question
 # make test     install what tests need and run every check
+# make chaos    kill, starve and confuse the service for an hour or so, and print a table of how it went
 # make bench    measure quality and speed with DATA=<evaluation data>, into benchmarks/reports
 # make fuzz     let schemathesis try the whole API: 20,000 requests and more, and 30 minutes along its links
 # make install  the set-up part alone, into .venv
@@ -11,7 +12,7 @@ DOCS ?=
 DATA ?= ../shared/data
 BIN := $(VENV)/bin
 
-.PHONY: run install test check bench fuzz clean
+.PHONY: run install test check chaos bench fuzz clean
 
 run: install
 	$(BIN)/rag quickstart --host $(HOST) --port $(PORT) $(if $(DOCS),--docs "$(DOCS)")
@@ -26,6 +27,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.chaos $(SCENARIO)
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.report --data "$(DATA)"

@@ -3,8 +3,11 @@
 RagError                     500  a defect of ours
   FatalError                 500  stop, do not retry
     ConfigError              500  at start: correct the setting and start again
+      CredentialsRefused     500  a service of others refused our key; somebody must renew it
     UnsupportedDocument      415  this document cannot be parsed; the code says why
+      PoisonousDocument      415  it killed the process that parsed it
   RetryableError             503  back off, then try again; carries retry_after (seconds)
+    QuotaExceeded            503  a service of others wants us to slow down
     RateLimited              429  ask less often; retry_after says when there is room again
   NotFound                   404  also for what exists but may not be seen
   NotAuthenticated           401  send a valid key
@@ -14,12 +17,24 @@ RagError                     500  a defect of ours
   ClientTooSlow              408  send the request faster
   InvalidRequest             422  correct the request
 
-The docstring of an error is its default message.
+The docstring of an error is its default message. Its `error_class` says what a job does that meets it.
 """
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import ClassVar
+
+
+class ErrorClass(StrEnum):
+    """What follows from a failure: how often and how soon the same work is worth another try."""
+
+    TRANSIENT = "transient"  # a part does not answer: soon again
+    QUOTA = "quota"  # a part is asked too often: again when it says so
+    AUTH = "auth"  # a part refuses our credentials: somebody must renew them
+    POISON = "poison"  # it killed the process that did it: again only to rule out bad luck
+    PERMANENT = "permanent"  # the same again gives the same
+    DEFECT = "defect"  # nobody foresaw it
 
 
 class RagError(Exception):
@@ -27,6 +42,7 @@ class RagError(Exception):
 
     status: ClassVar[int] = 500
     default_code: ClassVar[str] = "internal_error"
+    error_class: ClassVar[ErrorClass] = ErrorClass.PERMANENT
 
     def __init__(self, message: str | None = None, *, code: str | None = None) -> None:
         super().__init__(message or " ".join((type(self).__doc__ or "").split()))
@@ -49,6 +65,13 @@ class ConfigError(FatalError):
     default_code = "config_error"
 
 
+class CredentialsRefused(ConfigError):
+    """Another service refused our key. Renew it, then retry what failed."""
+
+    default_code = "credentials_refused"
+    error_class = ErrorClass.AUTH
+
+
 class UnsupportedDocument(FatalError):
     """This document cannot be parsed. Convert it to a supported format and upload it again."""
 
@@ -56,15 +79,30 @@ class UnsupportedDocument(FatalError):
     default_code = "unsupported_document"
 
 
+class PoisonousDocument(UnsupportedDocument):
+    """The document killed the process that parsed it. Convert it to another format and upload that."""
+
+    default_code = "crashed"
+    error_class = ErrorClass.POISON
+
+
 class RetryableError(RagError):
     """A part of the service does not answer at the moment. Try again shortly."""
 
     status = 503
     default_code = "unavailable"
+    error_class = ErrorClass.TRANSIENT
 
     def __init__(self, message: str | None = None, *, code: str | None = None, retry_after: int = 2) -> None:
         super().__init__(message, code=code)
         self.retry_after = retry_after
+
+
+class QuotaExceeded(RetryableError):
+    """Another service that is needed for this answers no more for a while. Try again later."""
+
+    default_code = "quota_exceeded"
+    error_class = ErrorClass.QUOTA
 
 
 class RateLimited(RetryableError):

@@ -233,6 +233,7 @@ class DocumentFailure:
     code: str
     message: str
     retryable: bool
+    error_class: str = "permanent"
 
 
 @dataclass(frozen=True, slots=True)

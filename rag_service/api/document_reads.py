@@ -6,11 +6,12 @@ own identity may read. A key that queries sees only what it may read.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from rag_service.access import scope_of
 from rag_service.api.auth import Caller, Reader
@@ -19,7 +20,7 @@ from rag_service.api.strict import StrictRoute
 from rag_service.db import Connection, chunks, collections, documents
 from rag_service.db.documents import Document, DocumentFilter
 from rag_service.errors import Conflict, InvalidRequest, NotFound
-from rag_service.types import Chunk, DocumentEvent, DocumentStatus
+from rag_service.types import Chunk, DocumentEvent, DocumentFailure, DocumentStatus
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"], route_class=StrictRoute)
 
@@ -52,6 +53,7 @@ class DocumentRecord(BaseModel):
     size_bytes: int
     content_hash: str
     error: Failure | None
+    how_to_retry: str | None = Field(None, description="What to do about a document that failed.")
     created_at: datetime
     updated_at: datetime
     searchable_at: datetime | None
@@ -208,12 +210,23 @@ def _record(connection: Connection, caller: Caller, document: Document, names: d
         chunk_count=document.chunk_count,
         size_bytes=document.size_bytes,
         content_hash=document.content_hash,
-        error=error and Failure(stage=error.stage, code=error.code, message=error.message, retryable=error.retryable),
+        error=error and Failure.of(asdict(error)),
+        how_to_retry=error and _how_to_retry(document, error),
         created_at=document.created_at,
         updated_at=document.updated_at,
         searchable_at=document.searchable_at,
         deleted_at=document.deleted_at,
     )
+
+
+def _how_to_retry(document: Document, error: DocumentFailure) -> str:
+    if document.source_id:
+        sync = f"POST /v1/sources/{document.source_id}/sync"
+        again = f"{sync}, or wait for its next sync" if error.retryable else f"Correct it at its source, then {sync}"
+    else:
+        again = f"PUT /v1/documents/{document.id}/content with the {'same' if error.retryable else 'corrected'} content"
+    letter = f'{{"filter": {{"document": "{document.id}"}}}}'
+    return f"{again}; an administrator retries it as it is with POST /v1/admin/dead-letters:retry {letter}."
 
 
 def _collection_name(connection: Connection, document: Document, names: dict[str, str | None]) -> str | None:

@@ -40,7 +40,18 @@ class Progress(BaseModel):
     percent: float
 
 
+class Retried(BaseModel):
+    """A former life of a job: it had given up with `was`, until somebody retried it."""
+
+    at: datetime
+    was: Failure | None
+    attempts: int
+    worker_deaths: int
+
+
 class JobRecord(BaseModel):
+    """`failures` counts the `attempts` by class of error. Workers that died holding the job are counted apart."""
+
     id: str
     kind: JobKind
     state: JobState
@@ -51,6 +62,10 @@ class JobRecord(BaseModel):
     progress: Progress
     error: Failure | None
     attempts: int
+    failures: dict[str, int]
+    worker_deaths: int
+    next_attempt_at: datetime | None = Field(description="When a job that waits for another attempt gets it.")
+    retried: list[Retried]
     cancel_requested: bool
     source_id: str | None
     document_id: str | None
@@ -112,6 +127,10 @@ def _record(connection: Connection, job: Job) -> JobRecord:
         progress=_progress(job, children),
         error=Failure.of(job.error),
         attempts=job.attempts,
+        failures=dict(job.failures),
+        worker_deaths=job.worker_deaths,
+        next_attempt_at=job.run_after if job.state == JobState.QUEUED and job.error else None,
+        retried=[Retried.model_validate(dict(life)) for life in job.retried],
         cancel_requested=job.cancel_requested,
         source_id=job.source_id,
         document_id=job.document_id,

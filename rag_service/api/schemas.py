@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, S
 
 from connectors.base import Acl
 from rag_service.db.pages import Page
+from rag_service.errors import ErrorClass
 from rag_service.runtime import Runtime
 
 T = TypeVar("T")
@@ -131,12 +132,17 @@ class Listing(BaseModel, Generic[T]):
 
 
 class Failure(BaseModel):
-    """Why something failed: in which stage, a code for programs, a message that names the next step."""
+    """Why something failed: in which stage, a code for programs, a message that names the next step.
+
+    `error_class` says how it is tried again: transient, quota, auth, poison, permanent or defect. `retryable`: it may
+    succeed later without a change of the document.
+    """
 
     stage: str
     code: str
     message: str
     retryable: bool
+    error_class: ErrorClass = ErrorClass.PERMANENT
 
     @classmethod
     def of(cls, error: Mapping[str, Any] | None) -> Failure | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -121,12 +122,7 @@ def why_not(service: Service, caller: Asker, question: WhyNotIn) -> WhyNot:
 def _shown(verdict: Verdict) -> WhyNot:
     document, detail = verdict.document, dict(verdict.detail)
     if isinstance(failure := detail.get("failure"), DocumentFailure):
-        detail["failure"] = {
-            "stage": failure.stage,
-            "code": failure.code,
-            "message": failure.message,
-            "retryable": failure.retryable,
-        }
+        detail["failure"] = asdict(failure)
     subject = {
         "id": document.id,
         "external_id": document.external_id,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from rag_service.cli import audit, rotate_secrets
+from rag_service.cli import audit, dead_letters, rotate_secrets
 
-commands = typer.Typer(help="Running the service: its keys, audit log and backups.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Running the service: its keys, audit log, backups and the work that gave up.", no_args_is_help=True
+)
 commands.command("rotate-secrets")(rotate_secrets.rotate_secrets)
 commands.add_typer(audit.commands, name="audit")
+commands.add_typer(dead_letters.commands, name="dead-letters")

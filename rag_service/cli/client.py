@@ -41,6 +41,11 @@ class Service:
         if "_http" in self.__dict__:
             self._http.close()
 
+    @property
+    def named_team(self) -> str | None:
+        """The team that was named, if any was."""
+        return self._given_team
+
     @cached_property
     def team(self) -> str | None:
         """The team to name in requests; None for a team key, which cannot list teams.

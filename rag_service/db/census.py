@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, func, select
 
+from rag_service.db.jobs import OPEN_LETTER
 from rag_service.db.tables import documents, jobs
 from rag_service.types import JobState, utc_now
 
@@ -28,9 +29,9 @@ def jobs_by_kind(connection: Connection) -> tuple[dict[tuple[str, str], int], di
 
 
 def failed_jobs_by_code(connection: Connection) -> dict[str, int]:
-    """Failed jobs by the code of their error; the codes are ours and the connectors'."""
+    """Dead letters by the code of their error; the codes are ours and the connectors'."""
     code = func.coalesce(jobs.c.error["code"].as_string(), _UNKNOWN)
-    query = select(code.label("code"), func.count().label("jobs")).where(jobs.c.state == JobState.FAILED)
+    query = select(code.label("code"), func.count().label("jobs")).where(jobs.c.letter == OPEN_LETTER)
     return {str(row.code): int(row.jobs) for row in connection.execute(query.group_by(code))}
 
 

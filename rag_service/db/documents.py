@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from connectors.base import Acl
 from rag_service.access import AccessScope, AccessTokens, tokens_of
+from rag_service.db import dead_letters
 from rag_service.db.acls import acl_from_json, acl_to_json, readable, store_tokens
 from rag_service.db.pages import Page, fetch_page
 from rag_service.db.tables import document_access, document_events, documents, sources
@@ -274,6 +275,7 @@ def mark_deleted(
     for start in range(0, len(ids), 500):
         part = ids[start : start + 500]
         connection.execute(delete(document_access).where(document_access.c.document_id.in_(part)))
+        dead_letters.discard_of_documents(connection, part)
     return ids
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,12 +16,17 @@ from rag_service.observe.context import carried
 from rag_service.types import JobKind, JobState, Queue, new_id, utc_now
 
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
+OPEN_LETTER = "open"
+# Failures that a job remembers one by one; older ones are counted only.
+_REMEMBERED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """`listed`: a sync whose listing is done and that waits for its documents. `fence` grows with every claim.
 
+    `failures` counts by error class what `attempts` sums up; both begin anew when a sync gets on. Deaths of workers are
+    counted apart. `history` tells the newest of either, with times; `retried` what a former life ended with.
     `origin` names the request and the trace that it follows from.
     """
 
@@ -42,7 +47,13 @@ class Job:
     error: Mapping[str, Any] | None
     fence: int
     attempts: int
+    failures: Mapping[str, int]
     worker_deaths: int
+    history: Sequence[Mapping[str, Any]]
+    retried: Sequence[Mapping[str, Any]]
+    letter: str | None
+    worker: str | None
+    former_worker: str | None
     cancel_requested: bool
     lease_until: datetime | None
     run_after: datetime
@@ -99,7 +110,7 @@ def add(
     return job_id
 
 
-def claim(connection: Connection, job_id: str, lease_s: float) -> Job | None:
+def claim(connection: Connection, job_id: str, lease_s: float, worker: str = "") -> Job | None:
     """Take a job that is due, or whose holder fell silent. None: somebody has it, or it is done, or not due yet."""
     now = utc_now()
     expired = and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now)
@@ -112,12 +123,25 @@ def claim(connection: Connection, job_id: str, lease_s: float) -> Job | None:
             fence=jobs.c.fence + 1,
             worker_deaths=jobs.c.worker_deaths + case((expired, 1), else_=0),
             lease_until=now + timedelta(seconds=lease_s),
+            former_worker=jobs.c.worker,
+            worker=worker,
             rung_at=func.coalesce(jobs.c.rung_at, now),
             started_at=func.coalesce(jobs.c.started_at, now),
         )
         .returning(*jobs.c)
     ).first()
-    return None if row is None else _job(row)
+    if row is None:
+        return None
+    job = job_of(row)
+    return job if job.former_worker is None else _note_death(connection, job)
+
+
+def _note_death(connection: Connection, job: Job) -> Job:
+    """Its former holder never let go of it: put that on record."""
+    died = {"error_class": "worker", "code": "worker_died", "worker": job.former_worker}
+    noted = replace(job, history=_remembered(job, died))
+    _set(connection, job, {"history": noted.history})
+    return noted
 
 
 def renew(connection: Connection, held: Mapping[str, int], lease_s: float) -> None:
@@ -132,6 +156,12 @@ def is_held(connection: Connection, job: Job) -> bool:
     return connection.execute(select(jobs.c.id).where(_held(job.id, job.fence))).first() is not None
 
 
+def if_held(connection: Connection, job: Job) -> Job | None:
+    """The job as it is now, if it is still this holder's."""
+    row = connection.execute(select(jobs).where(_held(job.id, job.fence))).first()
+    return None if row is None else job_of(row)
+
+
 def finish(
     connection: Connection,
     job: Job,
@@ -141,7 +171,9 @@ def finish(
     stages_ms: Mapping[str, float] | None = None,
 ) -> bool:
     """End a job, if it is still this holder's."""
-    values: dict[str, Any] = {"state": state, "finished_at": utc_now(), "lease_until": None, "error": error}
+    values: dict[str, Any] = {"state": state, "finished_at": utc_now(), "error": error, **_LET_GO}
+    if state == JobState.FAILED:
+        values |= {"letter": OPEN_LETTER, **_failed(job, error or {})}
     if stages_ms is not None:
         values["stages_ms"] = {stage: round(spent, 2) for stage, spent in stages_ms.items()}
     return _set(connection, job, values)
@@ -150,42 +182,43 @@ def finish(
 def retry(connection: Connection, job: Job, error: Mapping[str, Any], after_s: float) -> bool:
     """Put a job back, to be run again after `after_s` seconds."""
     later = utc_now() + timedelta(seconds=after_s)
-    values = {"state": JobState.QUEUED, "attempts": job.attempts + 1, "run_after": later, "rung_at": None}
-    return _set(connection, job, {**values, "lease_until": None, "error": error})
+    values = {"state": JobState.QUEUED, "run_after": later, "rung_at": None, "error": error}
+    return _set(connection, job, {**values, **_LET_GO, **_failed(job, error, again_at=later)})
 
 
-def proceed(connection: Connection, job: Job, **values: Any) -> bool:
-    """Note progress (counters, total, payload, listed) of a running job: it is not what its workers die of."""
-    return _set(connection, job, {"worker_deaths": 0, **values})
+def proceed(connection: Connection, job: Job, *, progress: bool = True, **values: Any) -> bool:
+    """Note counters, total, payload or listed of a running job.
+
+    With `progress` it got further than ever before: what it failed and its workers died of is behind it.
+    """
+    forgiven = {"worker_deaths": 0, "attempts": 0, "failures": {}} if progress else {}
+    return _set(connection, job, {**forgiven, **values})
 
 
 def hand_back(connection: Connection, job: Job) -> bool:
-    """Queue a job again at once, its next slice for whoever comes; not a failure."""
+    """Queue a job again at once, its next slice for whoever comes; not a failure. Its message is on the way."""
     now = utc_now()
-    return _set(connection, job, {"state": JobState.QUEUED, "lease_until": None, "run_after": now, "rung_at": now})
+    values = {"state": JobState.QUEUED, "run_after": now, "rung_at": now}
+    return _set(connection, job, {**values, **_LET_GO})
 
 
 def hand_back_all(connection: Connection, held: Mapping[str, int]) -> None:
     """Queue jobs again, given as id -> fence, without a word to anybody: their holder is going down."""
-    values = {"state": JobState.QUEUED, "lease_until": None, "run_after": utc_now(), "rung_at": None}
+    values = {"state": JobState.QUEUED, "run_after": utc_now(), "rung_at": None, **_LET_GO}
     for job_id, fence in held.items():
         connection.execute(update(jobs).where(_held(job_id, fence)).values(**values))
 
 
 def put_off(connection: Connection, job: Job, after_s: float) -> bool:
     """Queue a job again for later; not a failure."""
-    if not hand_back(connection, job):
-        return False
-    mine = (jobs.c.id == job.id) & (jobs.c.fence == job.fence)
     later = utc_now() + timedelta(seconds=after_s)
-    connection.execute(update(jobs).where(mine).values(run_after=later, rung_at=None))
-    return True
+    return _set(connection, job, {"state": JobState.QUEUED, "run_after": later, "rung_at": None, **_LET_GO})
 
 
 def requeue_running(connection: Connection) -> None:
     """In a snapshot: nobody runs the jobs that ran when it was taken, and nobody died with them."""
     running = (jobs.c.state == JobState.RUNNING) & jobs.c.lease_until.is_not(None)
-    again = {"state": JobState.QUEUED, "lease_until": None, "run_after": utc_now(), "rung_at": None}
+    again = {"state": JobState.QUEUED, "run_after": utc_now(), "rung_at": None, **_LET_GO}
     connection.execute(update(jobs).where(running).values(**again))
 
 
@@ -238,7 +271,7 @@ def cancel(connection: Connection, team_id: str, job_id: str) -> Job:
     if not job.state.is_final:
         tree = or_(jobs.c.id == job_id, jobs.c.parent_id == job_id)
         waiting = or_(jobs.c.state == JobState.QUEUED, and_(jobs.c.state == JobState.RUNNING, jobs.c.listed.is_(True)))
-        ended = {"state": JobState.CANCELED, "finished_at": utc_now(), "lease_until": None}
+        ended = {"state": JobState.CANCELED, "finished_at": utc_now(), **_LET_GO}
         connection.execute(update(jobs).where(tree, waiting).values(**ended))
         connection.execute(update(jobs).where(tree, jobs.c.state == JobState.RUNNING).values(cancel_requested=True))
     return get(connection, team_id, job_id)
@@ -249,7 +282,7 @@ def get(connection: Connection, team_id: str, job_id: str) -> Job:
     row = connection.execute(select(jobs).where(jobs.c.id == job_id, jobs.c.team_id == team_id)).first()
     if row is None:
         raise NotFound("There is no such job in this team. `GET /v1/jobs` lists them.")
-    return _job(row)
+    return job_of(row)
 
 
 def page(connection: Connection, team_id: str, narrowing: JobFilter, *, limit: int, after: str | None) -> Page[Job]:
@@ -257,7 +290,7 @@ def page(connection: Connection, team_id: str, narrowing: JobFilter, *, limit: i
     for column in ("state", "kind", "source_id", "document_id"):
         if (value := getattr(narrowing, column)) is not None:
             query = query.where(jobs.c[column] == value)
-    return fetch_page(connection, query, jobs, _job, limit=limit, after=after)
+    return fetch_page(connection, query, jobs, job_of, limit=limit, after=after)
 
 
 def open_sync(connection: Connection, source_id: str) -> str | None:
@@ -279,6 +312,27 @@ def count_open(connection: Connection, team_id: str | None = None) -> int:
     return int(connection.execute(query).scalar_one())
 
 
+_LET_GO: Mapping[str, None] = {"lease_until": None, "worker": None, "former_worker": None}
+
+
+def _failed(job: Job, error: Mapping[str, Any], again_at: datetime | None = None) -> dict[str, Any]:
+    """What a failed attempt leaves on its job."""
+    counted = str(error.get("error_class", "permanent"))
+    if error.get("code") == "worker_died":
+        return {}  # counted when it was claimed
+    entry = {name: error.get(name) for name in ("error_class", "stage", "code", "message")}
+    again = {} if again_at is None else {"again_at": again_at.isoformat()}
+    return {
+        "attempts": job.attempts + 1,
+        "failures": {**job.failures, counted: job.failures.get(counted, 0) + 1},
+        "history": _remembered(job, {**entry, "worker": job.worker, **again}),
+    }
+
+
+def _remembered(job: Job, entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [*job.history, {"at": utc_now().isoformat(), **entry}][-_REMEMBERED:]
+
+
 def _held(job_id: str, fence: int) -> ColumnElement[bool]:
     return and_(jobs.c.id == job_id, jobs.c.fence == fence, jobs.c.state == JobState.RUNNING)
 
@@ -287,6 +341,6 @@ def _set(connection: Connection, job: Job, values: Mapping[str, Any]) -> bool:
     return bool(connection.execute(update(jobs).where(_held(job.id, job.fence)).values(**values)).rowcount)
 
 
-def _job(row: Row[Any]) -> Job:
+def job_of(row: Row[Any]) -> Job:
     values = {name: value for name, value in row._mapping.items() if name != "rung_at"}
     return Job(**{**values, "kind": JobKind(row.kind), "queue": Queue(row.queue), "state": JobState(row.state)})

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, Text, cast, delete, insert, select, upda
 from sqlalchemy.exc import IntegrityError
 
 from connectors.base import Acl
+from rag_service.db import dead_letters
 from rag_service.db.acls import acl_from_json, acl_to_json
 from rag_service.db.pages import Page, fetch_page
 from rag_service.db.tables import sources
@@ -113,6 +114,7 @@ def begin_listing(connection: Connection, source_id: str) -> int:
 
 
 def remove(connection: Connection, source_id: str) -> None:
+    dead_letters.supersede_syncs(connection, source_id)
     connection.execute(delete(sources).where(sources.c.id == source_id))
 
 

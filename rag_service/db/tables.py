@@ -250,6 +250,12 @@ jobs = Table(
     Column("error", Json),
     Column("fence", Integer, nullable=False, default=0),
     Column("attempts", Integer, nullable=False, default=0),
+    Column("failures", Json, nullable=False, server_default="{}"),  # how many of the attempts failed in which class
+    Column("history", Json, nullable=False, server_default="[]"),  # the newest failures, with times
+    Column("retried", Json, nullable=False, server_default="[]"),  # what it had given up with before it was retried
+    Column("letter", String(20), index=True),  # of a job that gave up: open, discarded or superseded
+    Column("worker", String(200)),  # who holds it; stays when its holder dies
+    Column("former_worker", String(200)),  # who died holding it before the present holder
     Column("worker_deaths", Integer, nullable=False, default=0),
     Column("cancel_requested", Boolean, nullable=False, default=False),
     _time("lease_until"),

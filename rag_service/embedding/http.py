@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag_service.embedding.base import TextKind
-from rag_service.errors import ConfigError, FatalError, RetryableError
+from rag_service.errors import CredentialsRefused, FatalError, QuotaExceeded, RetryableError
 from rag_service.observe.metrics import embedded
 from rag_service.types import EmbedderIdentity
 
@@ -72,7 +72,7 @@ class HttpEmbedder:
         return 1.0
 
     def embed(self, texts: Sequence[str], kind: TextKind) -> NDArray[np.float32]:
-        """Raises RetryableError when the server stays busy or silent, ConfigError when it refuses the key,
+        """Raises RetryableError when the server stays busy or silent, CredentialsRefused when it refuses the key,
         FatalError when its answer is not `dimensions` finite numbers for every text.
         """
         vectors = np.empty((len(texts), self._dimensions), dtype=np.float32)
@@ -111,7 +111,8 @@ class HttpEmbedder:
                     return self._accepted(response)
                 pause = max(pause, _retry_after(response))
                 if attempt == _ATTEMPTS or pause > _LONGEST_PAUSE_S:
-                    raise RetryableError(
+                    busy = QuotaExceeded if response.status_code == 429 else RetryableError
+                    raise busy(
                         f"The embeddings API at {self._url} is busy: it answered {response.status_code}.",
                         retry_after=max(1, round(pause)),
                     )
@@ -121,7 +122,7 @@ class HttpEmbedder:
 
     def _accepted(self, response: httpx.Response) -> httpx.Response:
         if response.status_code in (401, 403):
-            raise ConfigError(
+            raise CredentialsRefused(
                 f"The embeddings API at {self._url} refused the key ({response.status_code}). "
                 "Set RAG_EMBEDDING_API_KEY."
             )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from connectors.base import Acl
 from rag_service.access import AccessTokens, tokens_of
 from rag_service.blobs import BlobStore
-from rag_service.db import Connection, Database, documents, jobs
+from rag_service.db import Connection, Database, dead_letters, documents, jobs
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.errors import Conflict, RetryableError
@@ -207,6 +207,8 @@ class Intake:
 
     def _enqueue(self, transaction: Transaction, target: Target, document: Document, change: Change) -> Receipt:
         documents.record(transaction.connection, document.id, document.version, "accepted", change=change)
+        if change != "new":
+            dead_letters.supersede(transaction.connection, document.id)
         job_id = self._doorbell.add(
             transaction,
             JobKind.INDEX,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
-from connectors.errors import FatalSourceError, RetryableSourceError, SourceError
-from rag_service.db import Database, documents, jobs, ringing, sources
+from connectors.errors import RetryableSourceError, SourceError
+from rag_service.db import Connection, Database, documents, jobs, ringing, sources
 from rag_service.db.authors import Author, authored_by
 from rag_service.db.jobs import Job
-from rag_service.errors import RagError, RetryableError, UnsupportedDocument
+from rag_service.errors import ErrorClass, RagError, RetryableError
+from rag_service.ingest.backoff import MAX_WORKER_DEATHS, POLICIES, wait_s
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.hold import PutOffError
@@ -22,14 +22,6 @@ from rag_service.ingest.sync import Syncer
 from rag_service.types import DocumentFailure, JobKind, JobState
 
 log = logging.getLogger(__name__)
-
-# A job that fails for a passing reason is tried again after 2, 4, 8 ... seconds, at most 10 minutes apart.
-MAX_ATTEMPTS = 10
-MAX_BACKOFF_S = 600.0
-# A document that kills its parser does so again: three tries rule out bad luck. A worker that dies says little
-# about the job it held, so that is counted apart and forgiven longer.
-MAX_PARSER_DEATHS = 3
-MAX_WORKER_DEATHS = 10
 
 
 class Leases:
@@ -91,16 +83,26 @@ class Runner:
     doorbell: Doorbell
     # Set when this process is going down: work stops at the next safe point and is handed back.
     stopping: threading.Event
+    # Who holds the jobs that run here, as their history names it.
+    worker: str = ""
 
     def run(self, job_id: str) -> None:
-        """Run one job if it is due and nobody has it. Never raises for the job's own failure: that is recorded."""
+        """Run one job if it is due and nobody has it. Never raises for the job's own failure: that is recorded.
+
+        While the database does not answer nothing can be recorded: the job's lease runs out then, and it is rung again.
+        """
         if self.stopping.is_set():
             self._leave_to_others(job_id)
             return
-        with self.database.transaction() as transaction:
-            job = jobs.claim(transaction.connection, job_id, self.leases.lease_s)
-        if job is None:
-            return
+        try:
+            with self.database.transaction() as transaction:
+                job = jobs.claim(transaction.connection, job_id, self.leases.lease_s, self.worker)
+            if job is not None:
+                self._hold(job)
+        except RetryableError as error:
+            log.warning("job %s put off: %s", job_id, error)
+
+    def _hold(self, job: Job) -> None:
         stages = Stages(job.kind)
         self.leases.hold(job)
         try:
@@ -118,26 +120,27 @@ class Runner:
     def _run(self, job: Job, stages: Stages) -> None:
         if job.worker_deaths > MAX_WORKER_DEATHS:
             message = f"The worker died {job.worker_deaths} times while it held this job. Look at the worker's log."
-            self._fail(job, stages, "worker_died", message, retryable=True)
+            failure = replace(_failure(stages, ErrorClass.POISON, "worker_died", message), retryable=True)
+            with self.database.transaction() as transaction:
+                self._give_up(transaction.connection, job, stages, failure)
             return
         try:
             state = self._work(job, stages)
-        except (FatalSourceError, UnsupportedDocument) as error:
-            self._stop_or_retry_poison(job, stages, error)
         except PutOffError as error:
             self._put_off(job, error.retry_after)
-        except (RetryableError, RetryableSourceError) as error:
-            if not self.stopping.is_set():
-                self._retry(job, stages, error.code, str(error), getattr(error, "retry_after", 2))
         except (RagError, SourceError) as error:
-            self._fail(job, stages, error.code, str(error), retryable=False)
+            if self.stopping.is_set() and isinstance(error, RetryableError | RetryableSourceError):
+                self._put_off(job, 0)
+            else:
+                failure = _failure(stages, ErrorClass(error.error_class), error.code, str(error))
+                self._fail(job, stages, failure, float(getattr(error, "retry_after", 0)))
         except Exception as error:
             # A defect of ours must not cost its neighbours anything, nor leave the job without a reason.
             log.exception("job %s (%s) failed in stage %s", job.id, job.kind, stages.current)
             message = (
                 f"A defect of the service ({type(error).__name__} in stage {stages.current}). See the worker's log."
             )
-            self._retry(job, stages, "internal_error", message, 2)
+            self._fail(job, stages, _failure(stages, ErrorClass.DEFECT, "internal_error", message))
         else:
             if state is not None:
                 self._finish(job, state, stages)
@@ -157,42 +160,41 @@ class Runner:
             self.removal.run(job)
         return JobState.SUCCEEDED
 
-    def _stop_or_retry_poison(self, job: Job, stages: Stages, error: FatalSourceError | UnsupportedDocument) -> None:
-        if error.code == "crashed" and job.attempts + 1 < MAX_PARSER_DEATHS:
-            self._retry(job, stages, error.code, str(error), 1)
-        else:
-            self._fail(job, stages, error.code, str(error), retryable=False)
-
     def _put_off(self, job: Job, after_s: float) -> None:
+        """Not the job's failure: its time has not come, or this process is going down."""
         with self.database.transaction() as transaction:
             jobs.put_off(transaction.connection, job, after_s)
 
-    def _retry(self, job: Job, stages: Stages, code: str, message: str, after_s: float) -> None:
-        if job.attempts + 1 >= MAX_ATTEMPTS:
-            self._fail(job, stages, code, f"{message} Tried {MAX_ATTEMPTS} times.", retryable=True)
-            return
-        backoff = min(after_s * 2**job.attempts, MAX_BACKOFF_S) * random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
-        error = {"stage": stages.current, "code": code, "message": message, "retryable": True}
-        with self.database.transaction() as transaction:
-            jobs.retry(transaction.connection, job, error, backoff)
-            stages.end(RETRIED, code)
-            if job.kind == JobKind.SYNC and job.source_id:
-                sources.change(transaction.connection, job.source_id, last_error=error)
-
-    def _fail(self, job: Job, stages: Stages, code: str, message: str, *, retryable: bool) -> None:
-        failure = DocumentFailure(stages.current, code, message, retryable)
-        error = {"stage": failure.stage, "code": code, "message": message, "retryable": retryable}
+    def _fail(self, job: Job, stages: Stages, failure: DocumentFailure, after_s: float = 0) -> None:
+        """Put the job back to wait, as its class of error says, or give it up."""
         with self.database.transaction() as transaction:
             connection = transaction.connection
-            if not jobs.finish(connection, job, JobState.FAILED, error=error, stages_ms=stages.spent_ms()):
+            now = jobs.if_held(connection, job)
+            if now is None:
+                return  # another worker has taken over
+            failures = now.failures.get(failure.error_class, 0) + 1
+            wait = wait_s(ErrorClass(failure.error_class), failures, after_s)
+            if wait is None:
+                tried = f" Tried {failures} times." if failures > 1 else ""
+                self._give_up(connection, now, stages, replace(failure, message=failure.message + tried))
                 return
-            stages.end(JobState.FAILED, code)
-            if job.kind == JobKind.INDEX and job.document_id and job.version is not None:
-                documents.fail(connection, job.document_id, job.version, failure)
+            jobs.retry(connection, now, asdict(failure), wait)
+            stages.end(RETRIED, failure.code)
             if job.kind == JobKind.SYNC and job.source_id:
-                sources.change(connection, job.source_id, last_error=error)
-            if job.parent_id:
-                jobs.settle_parent(connection, job.parent_id)
+                sources.change(connection, job.source_id, last_error=asdict(failure))
+
+    def _give_up(self, connection: Connection, job: Job, stages: Stages, failure: DocumentFailure) -> None:
+        """The job becomes a dead letter, its document and source say why."""
+        error = asdict(failure)
+        if not jobs.finish(connection, job, JobState.FAILED, error=error, stages_ms=stages.spent_ms()):
+            return
+        stages.end(JobState.FAILED, failure.code)
+        if job.kind == JobKind.INDEX and job.document_id and job.version is not None:
+            documents.fail(connection, job.document_id, job.version, failure)
+        if job.kind == JobKind.SYNC and job.source_id:
+            sources.change(connection, job.source_id, last_error=error)
+        if job.parent_id:
+            jobs.settle_parent(connection, job.parent_id)
 
     def _finish(self, job: Job, state: JobState, stages: Stages) -> None:
         with self.database.transaction() as transaction:
@@ -202,3 +204,7 @@ class Runner:
                 stages.end(state)
                 if job.parent_id:
                     jobs.settle_parent(connection, job.parent_id)
+
+
+def _failure(stages: Stages, error_class: ErrorClass, code: str, message: str) -> DocumentFailure:
+    return DocumentFailure(stages.current, code, message, POLICIES[error_class].may_pass, error_class)

@@ -14,7 +14,7 @@ from typing import Any
 
 from connectors.base import AclChange, Change, Checkpoint, Connector, Delete, Failure, Item, Upsert
 from connectors.errors import SkippableItemError
-from rag_service.db import Connection, Database, documents, jobs, sources
+from rag_service.db import Connection, Database, dead_letters, documents, jobs, sources
 from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
 from rag_service.db.sources import Source
@@ -46,6 +46,7 @@ class Syncer:
         if running is not None:
             return running
         payload = {"confirm_deletions": confirm_deletions}
+        dead_letters.supersede_syncs(transaction.connection, source.id)
         return self.doorbell.add(transaction, JobKind.SYNC, source.team_id, source_id=source.id, payload=payload)
 
     def run(self, job: Job) -> JobState | None:
@@ -132,7 +133,9 @@ class _Slice:
     def _tally(self, connection: Connection, receipts: Sequence[Receipt]) -> None:
         for receipt in receipts:
             self._count(_COUNTER_OF[receipt.change])
-        jobs.proceed(connection, self.job, counters=self.counters)
+        # A listing that breaks off at the same item every time accepts what comes before it again: no progress.
+        progress = any(receipt.change != "unchanged" for receipt in receipts)
+        jobs.proceed(connection, self.job, progress=progress, counters=self.counters)
 
     def _checkpoint(self, checkpoint: Checkpoint) -> _Outcome:
         self._flush()
@@ -141,7 +144,8 @@ class _Slice:
             values: dict[str, Any] = {"counters": self.counters}
             if checkpoint.total is not None:
                 values["total"] = checkpoint.total
-            if not jobs.proceed(connection, self.job, **values):
+            progress = checkpoint.complete or dict(checkpoint.cursor) != self.source.cursor
+            if not jobs.proceed(connection, self.job, progress=progress, **values):
                 return _Outcome(None)  # another worker has taken over
             sources.change(connection, self.source.id, cursor=dict(checkpoint.cursor))
             if checkpoint.complete:
@@ -237,7 +241,7 @@ class _UnreadableError(Exception):
 
 
 def _with_listing(connection: Connection, job: Job, listing: int) -> Job:
-    jobs.proceed(connection, job, payload={**job.payload, "listing": listing})
+    jobs.proceed(connection, job, progress=False, payload={**job.payload, "listing": listing})
     return jobs.get(connection, job.team_id, job.id)
 
 

@@ -12,7 +12,7 @@ from queue import LifoQueue
 from types import TracebackType
 from typing import Any, NoReturn
 
-from rag_service.errors import RetryableError, UnsupportedDocument
+from rag_service.errors import PoisonousDocument, RetryableError, UnsupportedDocument
 from rag_service.observe.metrics import parser_died
 from rag_service.parsing.frames import MAX_FRAME_BYTES, FrameTooLarge, WireBroken, WireTimeout
 from rag_service.parsing.process import ParserProcess
@@ -140,10 +140,9 @@ class ParserSandbox:
             raise self._timed_out() from None
         parser_died("crashed")
         how = signal.Signals(-status).name if -status in set(signal.Signals) else f"status {status}"
-        raise UnsupportedDocument(
+        raise PoisonousDocument(
             f"The parser's process died of this document ({how}). Open it in its own program, save it again, or "
-            "convert it to another format, and upload that.",
-            code="crashed",
+            "convert it to another format, and upload that."
         ) from None
 
     def _document(self, reply: dict[str, Any], text: bytes) -> ParsedDocument:

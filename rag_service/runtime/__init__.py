@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -23,6 +25,7 @@ from rag_service.errors import ConfigError
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.catalogue import Catalogue
 from rag_service.ingest.credentials import Credentials
+from rag_service.ingest.dead_letters import DeadLetters
 from rag_service.ingest.discretion import Discreet
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.drift import Drift
@@ -91,6 +94,7 @@ class Runtime:
     indexer: Indexer
     calibration: Calibration
     runner: Runner
+    dead_letters: DeadLetters
     retriever: Retriever
     why_not: WhyNot
     traces: Traces
@@ -255,7 +259,8 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         syncer=syncer,
         indexer=indexer,
         calibration=calibration,
-        runner=Runner(database, leases, indexer, syncer, removal, calibration, doorbell, stopping),
+        runner=Runner(database, leases, indexer, syncer, removal, calibration, doorbell, stopping, worker=_worker()),
+        dead_letters=DeadLetters(database),
         retriever=retriever,
         why_not=WhyNot(database, vectors, retriever),
         drift=Drift(database, vectors),
@@ -270,6 +275,10 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
 
 def _opener(credentials: Credentials, connect: Connect) -> Callable[[Source], Connector | Discreet]:
     return lambda source: connect(source.type, credentials.whole(source))
+
+
+def _worker() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _scratch(settings: Settings) -> Path:

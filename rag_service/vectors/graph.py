@@ -27,7 +27,7 @@ from rag_service.errors import RagError
 from rag_service.types import Vector
 from rag_service.vectors.conditions import Every
 
-FIRST = 20_000  # points: fewer are compared one by one as fast
+FIRST = 50_000  # points: fewer are compared one by one as fast as another process answers
 LEAST, SHARE = 5_000, 0.1  # a new graph is made for so many new points, and such a share of all
 SLACK = 14  # proposals beyond the wanted ones, for points that have changed since
 DEEPEST = 500  # deeper draws compare every point

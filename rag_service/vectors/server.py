@@ -16,7 +16,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from rag_service.access import AccessScope, AccessTokens
-from rag_service.errors import ConfigError, FatalError, NotFound, RagError, RetryableError
+from rag_service.errors import ConfigError, FatalError, NotFound, QuotaExceeded, RagError, RetryableError
 from rag_service.types import SparseVector
 from rag_service.vectors.base import Candidate, IndexSpec, SearchRequest, Storage, StoredPoint, VectorPoint
 from rag_service.vectors.conditions import (
@@ -211,7 +211,7 @@ class ServerVectorStore:
         try:
             yield self._prefix + checked(index)
         except ResourceExhaustedResponse as error:
-            raise RetryableError(retry_after=error.retry_after_s) from error
+            raise QuotaExceeded(retry_after=error.retry_after_s) from error
         except UnexpectedResponse as error:
             raise _answered(index, error) from error
         except (ResponseHandlingException, httpx.HTTPError) as error:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +17,16 @@ from typing import Any
 import httpx
 
 ADMIN_KEY = "chaos-admin-key-0123456789abcdef"
+TEAM = "chaos"
 
 
 @dataclass
 class ServiceProcess:
+    """`flags` go to `tests.chaos.launch`, `settings` are environment variables beside the usual ones."""
+
     data_dir: Path
-    random_ids: bool = False
+    flags: Sequence[str] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = None
     _port: int = field(default=0)
 
@@ -36,10 +40,9 @@ class ServiceProcess:
             "RAG_ADMIN_KEY": ADMIN_KEY,
             "RAG_EMBEDDER": "hashing",
             "RAG_SWEEP_S": "0.5",
+            **self.settings,
         }
-        command = [sys.executable, "-m", "tests.chaos.launch", "serve", "--port", str(self._port)]
-        if self.random_ids:
-            command.append("--random-ids")
+        command = [sys.executable, "-m", "tests.chaos.launch", "serve", "--port", str(self._port), *self.flags]
         self._process = subprocess.Popen(
             command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
@@ -58,14 +61,33 @@ class ServiceProcess:
             self._process.wait(timeout=60)
             self._process = None
 
-    def request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "it does not run"
+        return self._process.pid
+
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The answer, whatever it is. Raises httpx.TransportError when there is none."""
         headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
-        if path != "/v1/teams":
-            headers["X-Rag-Team"] = "chaos"
-        url = f"http://127.0.0.1:{self._port}{path}"
-        answer = httpx.request(method, url, headers=headers, timeout=30, **options)
+        if path != "/v1/teams" and not path.startswith("/v1/admin/"):
+            headers["X-Rag-Team"] = TEAM
+        return httpx.request(method, f"http://127.0.0.1:{self._port}{path}", headers=headers, timeout=30, **options)
+
+    def request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        answer = self.ask(method, path, **options)
         assert answer.is_success, answer.text
         return dict(answer.json())
+
+    def make_team(self) -> None:
+        self.request("POST", "/v1/teams", json={"id": TEAM, "name": "Chaos"})
+
+    def wait_until_idle(self, timeout: float = 240) -> None:
+        """Until no job waits or runs."""
+        deadline = time.monotonic() + timeout
+        for state in ("queued", "running"):
+            while self.request("GET", "/v1/jobs", params={"state": state, "limit": 1})["data"]:
+                assert time.monotonic() < deadline, f"jobs are still {state} after {timeout} s"
+                time.sleep(0.1)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + 60
@@ -82,8 +104,8 @@ class ServiceProcess:
 
 
 @contextmanager
-def service_process(data_dir: Path, *, random_ids: bool = False) -> Iterator[ServiceProcess]:
-    service = ServiceProcess(data_dir, random_ids)
+def service_process(data_dir: Path, *flags: str, **settings: str) -> Iterator[ServiceProcess]:
+    service = ServiceProcess(data_dir, flags, settings)
     try:
         yield service
     finally:

@@ -9,7 +9,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from rag_service.db import Transaction, audit
+from rag_service.db import Transaction, audit, documents, jobs
 from rag_service.db.audit import AuditFilter, Recorded
 from rag_service.db.audit_chain import verify
+from rag_service.types import DocumentFailure, JobState
 from tests.conftest import Service, Started, Team, settings_for
 
 # Routes that concern all teams.
@@ -124,11 +125,33 @@ WRITING: dict[str, tuple[str, Ask]] = {
     "pause_source": ("source.paused", lambda at, client: client.post(f"/v1/sources/{at.source()}/pause")),
     "resume_source": ("source.resumed", _resumed),
     "cancel_job": ("job.canceled", lambda at, client: client.post(f"/v1/jobs/{_job(at)}/cancel")),
+    "retry_dead_letters": (
+        "dead_letter.retried",
+        lambda at, client: client.post("/v1/admin/dead-letters:retry", json={"ids": [_letter(at)]}),
+    ),
+    "discard_dead_letters": (
+        "dead_letter.discarded",
+        lambda at, client: client.post("/v1/admin/dead-letters:discard", json={"ids": [_letter(at)]}),
+    ),
 }
 
 
 def _job(at: Place) -> str:
     return str(at.team.put(fresh("text"))["job_id"])
+
+
+def _letter(at: Place) -> str:
+    """A job that gave up."""
+    job_id = _job(at)
+    with at.team.service.runtime.database.transaction() as transaction:
+        job = jobs.claim(transaction.connection, job_id, 60)
+        assert job is not None
+        assert job.document_id is not None
+        assert job.version is not None
+        failure = DocumentFailure("embed", "no_key", "The API refuses our key.", retryable=True, error_class="auth")
+        assert jobs.finish(transaction.connection, job, JobState.FAILED, error=asdict(failure))
+        documents.fail(transaction.connection, job.document_id, job.version, failure)
+    return job_id
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +263,18 @@ def test_what_a_valid_key_may_not_do_is_on_record_as_refused(place: Place) -> No
     (entry,) = log(place.team.service, team_id=place.team.id, outcome="refused")
     assert (entry.action, entry.target, entry.author["kind"]) == ("request.refused", "delete_document", "key")
     assert secret not in entry.exported()
+
+
+def test_every_letter_has_an_entry_of_its_own_that_says_what_it_was_of(place: Place) -> None:
+    ids = sorted(_letter(place) for _ in range(3))
+    asked = {"filter": {"team": place.team.id, "error_class": "auth"}}
+    service = place.team.service
+    assert service.admin.post("/v1/admin/dead-letters:discard", json=asked).json() == {"discarded": 3}
+    assert service.admin.post("/v1/admin/dead-letters:discard", json=asked).json() == {"discarded": 0}
+    entries = log(service, team_id=place.team.id, action="dead_letter.discarded")
+    assert sorted(entry.target for entry in entries) == ids
+    assert {(entry.detail["kind"], entry.detail["code"]) for entry in entries} == {("index", "no_key")}
+    assert all(entry.detail["document"].startswith("doc_") for entry in entries)
 
 
 def test_what_a_sync_changes_of_access_is_on_record_under_its_job(place: Place) -> None:

@@ -71,6 +71,9 @@ OPENS_TO: dict[str, set[str]] = {
     "why_not": _QUERY,
     "get_query": _QUERY,
     "replay_query": _QUERY,
+    "list_dead_letters": set(),
+    "retry_dead_letters": set(),
+    "discard_dead_letters": set(),
     "list_audit": {"admin"},
     "export_audit": {"admin"},
     "create_backup": set(),
@@ -88,6 +91,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "update_source": {"schedule_s": 60},
     "sync_source": {},
     "replay_query": {"query": "plans"},
+    "retry_dead_letters": {"ids": ["job_of_nobody"]},
+    "discard_dead_letters": {"ids": ["job_of_nobody"]},
     "create_backup": {"name": "-"},
     "reconcile": {"repair": "-"},
 }

@@ -5,8 +5,8 @@ from alembic import op
 
 from rag_service.db.tables import Json, UtcDateTime
 
-revision = "0011"
-down_revision = "0010"
+revision = "0010"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 

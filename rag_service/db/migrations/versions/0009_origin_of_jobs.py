@@ -5,8 +5,8 @@ from alembic import op
 
 from rag_service.db.tables import Json
 
-revision = "0010"
-down_revision = "0009"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

@@ -6,8 +6,8 @@ from alembic import op
 from rag_service.db.append_only import triggers
 from rag_service.db.tables import Json, UtcDateTime
 
-revision = "0009"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 

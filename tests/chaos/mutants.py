@@ -1,0 +1,67 @@
+"""Deliberately broken variants of what keeps the service right. A scenario is alive while it catches them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from sqlalchemy import true
+
+from rag_service.db import chunks, documents, jobs
+from rag_service.db.documents import Document
+from rag_service.db.jobs import Job
+from rag_service.db.tables import jobs as job_table
+from rag_service.ingest import indexer
+from rag_service.ingest.removal import Removal
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def random_chunk_ids(patch: pytest.MonkeyPatch) -> None:
+    """What a killed worker had written is never written over."""
+    patch.setattr(indexer, "chunk_id", lambda *_place: str(uuid.uuid4()))
+
+
+def careless_commit(patch: pytest.MonkeyPatch) -> None:
+    """The indexer commits whatever has happened to the document since it looked."""
+    change = documents.change
+
+    def careless(connection: Any, document: Document, *rest: Any) -> Any:
+        now = documents.load(connection, document.id)
+        return change(connection, document if now is None else now, *rest)
+
+    patch.setattr(chunks, "change", careless)
+
+
+def blind_removal(patch: pytest.MonkeyPatch) -> None:
+    """A removal that does not look at the version: it purges what has come back meanwhile."""
+
+    def blind(self: Removal, job: Job) -> None:
+        with self.database.read() as connection:
+            document = documents.load(connection, job.document_id or "")
+        if document is not None:
+            self._purge(document, document.version)
+
+    patch.setattr(Removal, "run", blind)
+
+
+def no_fence(patch: pytest.MonkeyPatch) -> None:
+    """Whoever once held a job may still say how it ended."""
+    patch.setattr(jobs, "_held", lambda job_id, _fence: job_table.c.id == job_id)
+
+
+def no_second_look(patch: pytest.MonkeyPatch) -> None:
+    """Hits are what the index says: no second check of access and version in the database."""
+
+    def unconfirmed(connection: Any, chunk_ids: Any, _scope: Any) -> Any:
+        rows = connection.execute(chunks.confirming(true()), {"chunk_ids": chunk_ids})
+        return {row.id: chunks._confirmed(row) for row in rows}
+
+    patch.setattr(chunks, "confirm", unconfirmed)
+
+
+MUTANTS: Mapping[str, Break] = {
+    made.__name__: made for made in (random_chunk_ids, careless_commit, blind_removal, no_fence, no_second_look)
+}
