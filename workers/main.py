@@ -5,6 +5,7 @@ dramatiq's own threads take uploads. Pools of the other queues stand beside them
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import ExitStack
 
@@ -20,6 +21,8 @@ from rag_service.types import Queue
 from workers.actors import declare_actors
 from workers.pools import Pools
 
+log = logging.getLogger(__name__)
+
 # Within what a container is usually given before it is killed.
 _PATIENCE_S = 20.0
 
@@ -34,6 +37,7 @@ class Beside(Middleware):
 
     def after_worker_boot(self, _broker: Broker, _worker: Worker) -> None:
         self._pools.start()
+        log.info("worker started")
 
     def before_worker_shutdown(self, _broker: Broker, _worker: Worker) -> None:
         self._pools.stop(_PATIENCE_S)

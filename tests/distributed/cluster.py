@@ -59,7 +59,7 @@ class WorkerProcess(Process):
         super().__init__(command, log, environment)
 
     def is_ready(self) -> bool:
-        return "ready for action" in self.output
+        return "worker started" in self.output
 
 
 class SchedulerProcess(Process):
