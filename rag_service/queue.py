@@ -83,18 +83,21 @@ def depths(broker: Broker) -> dict[str, int]:
 
 
 def check(broker: Broker) -> None:
-    """Raises RetryableError when Redis cannot be reached, ConfigError when it would throw messages away."""
+    """Raises RetryableError when Redis cannot be reached or is full, ConfigError when it would throw messages away."""
     if not isinstance(broker, RedisBroker):
         return
     try:
-        policy = broker.client.info("memory").get("maxmemory_policy", "noeviction")
+        memory = broker.client.info("memory")
     except (redis.RedisError, OSError) as error:
         raise RetryableError(f"Redis does not answer ({type(error).__name__}).", code="redis_unavailable") from error
+    policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise ConfigError(
             f"Redis evicts by the policy {policy!r}, which loses messages. Set its maxmemory-policy to noeviction.",
             code="redis_evicts",
         )
+    if 0 < memory.get("maxmemory", 0) <= memory.get("used_memory", 0):
+        raise RetryableError("Redis is full and takes no messages. Raise its maxmemory.", code="redis_full")
 
 
 def _client(url: str) -> redis.Redis:

@@ -66,6 +66,21 @@ def test_a_redis_that_forgot_everything_is_filled_again(service: Cluster) -> Non
     service.wait_for("all are indexed", lambda: ready() == 60, 120)
 
 
+def test_a_redis_that_is_full_costs_no_document(service: Cluster) -> None:
+    team, api = new_team(service), service.apis[0]
+    service.redis.client().config_set("maxmemory", "100kb")  # less than an empty one needs: every write is refused
+    try:
+        assert set(not_ready(api)) == {"queue"}
+        made = [
+            api.request("POST", "/v1/documents", team=team, json={"text": f"Number {number}.", "acl": PUBLIC})
+            for number in range(20)
+        ]
+    finally:
+        service.redis.client().config_set("maxmemory", "0")
+    assert {service.job(one["job_id"], team)["state"] for one in made} == {"succeeded"}
+    assert not_ready(api) == {}
+
+
 def test_postgres_away_is_a_503_that_says_when_to_come_back(service: Cluster) -> None:
     team, api = new_team(service), service.apis[0]
     service.postgres.stop()
