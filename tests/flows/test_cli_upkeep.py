@@ -96,7 +96,7 @@ def test_what_is_not_mended_is_an_error(running: Serving, data: Path) -> None:
 
         (index,) = collections.all_active(connection)
     vectors.drop(index.id)
-    running.runtime.catalogue.check_models()
+    running.runtime.catalogue.make_indexes()
     failed = rag(data, "admin", "reconcile", exits=1, url=running.url)
     assert "missing_points" in failed.stdout
     assert "--repair" in failed.stderr
