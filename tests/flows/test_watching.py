@@ -167,7 +167,7 @@ def test_waiting_work_has_a_number_and_an_age(tmp_path: Path) -> None:
         waiting = numbers(service)
         assert waiting["rag_jobs", frozenset({("kind", "index"), ("state", "queued")})] == 1
         assert 0 < waiting["rag_oldest_open_job_seconds", frozenset({("kind", "index")})] < 60
-        assert waiting["rag_queue_messages", frozenset({("queue", "rag")})] == 1
+        assert waiting["rag_queue_messages", frozenset({("queue", "uploads")})] == 1
         service.work()
         assert number(service, "rag_jobs", kind="index", state="queued") == 0
 
