@@ -8,10 +8,10 @@ from typing import Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from rag_service.api.auth import AnyKey
-from rag_service.api.schemas import After, Limit, Listing, Service
+from rag_service.api.schemas import After, Limit, Listing, Moment, Service
 from rag_service.api.strict import StrictRoute
 from rag_service.db import audit
 from rag_service.db.audit import AuditFilter, Recorded
@@ -57,8 +57,8 @@ async def _visible(
     key: Annotated[str | None, Query(max_length=200, description="Id of the key that acted.")] = None,
     request_id: _Text = None,
     outcome: Annotated[str | None, Query(pattern="^(done|refused)$")] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Entries from this moment on.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Entries before this moment.")] = None,
+    since: Annotated[Moment | None, Query(description="Entries from this moment on.")] = None,
+    until: Annotated[Moment | None, Query(description="Entries before this moment.")] = None,
 ) -> AuditFilter:
     """A dependency: what is asked for, within what the caller may see. Raises NotPermitted."""
     if "admin" not in caller.scopes:

@@ -8,7 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
 from fastapi import Depends, Path, Query, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from connectors.base import Acl
 from rag_service.db.pages import Page
@@ -19,6 +29,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 METADATA_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _MOST_KEYS = 64
 _LONGEST_VALUE = 2_048
 _MOST_VALUES = 1_000
@@ -30,6 +41,16 @@ class Model(BaseModel):
     """A request: unknown fields are refused, so that a misspelt one is noticed."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _written_out(value: object) -> object:
+    if isinstance(value, int | float) or (isinstance(value, str) and not _DATE.match(value)):
+        raise ValueError("is not a time such as 2026-01-31T12:00:00Z")
+    return value
+
+
+# A number is no time here, though pydantic would take it for seconds since 1970.
+Moment: TypeAlias = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 
 
 def checked_metadata(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from rag_service.api.auth import Administrator, AnyKey, Caller, KeyScope
-from rag_service.api.schemas import After, Id, Limit, Listing, Model, Name, PersonName, Service
+from rag_service.api.schemas import After, Id, Limit, Listing, Model, Moment, Name, PersonName, Service
 from rag_service.api.strict import StrictRoute
 from rag_service.db import teams
 from rag_service.errors import InvalidRequest, NotFound, NotPermitted
@@ -55,7 +55,7 @@ class KeyIn(Model):
     scopes: list[KeyScope] = Field(min_length=1, max_length=5)
     user: PersonName | None = Field(None, description="The one person as whom this key asks.")
     groups: list[PersonName] | None = Field(None, max_length=1_000, description="The groups of that person.")
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
 
 
 class KeyRecord(BaseModel):

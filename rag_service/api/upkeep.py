@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from rag_service.api.auth import Administrator
 from rag_service.api.schemas import After, Limit, Listing, Model, Service
@@ -28,7 +28,7 @@ class BackupIn(Model):
 class ReconcileIn(Model):
     model_config = ConfigDict(json_schema_extra={"examples": [{"repair": True}]})
 
-    repair: bool = Field(False, description="Mend what is found.")
+    repair: StrictBool = Field(False, description="Mend what is found.")
 
 
 class OperationProgress(BaseModel):
