@@ -231,7 +231,7 @@ class Retriever:
                 passing = fused if request.min_score is None else [f for f in fused if f.score >= request.min_score]
             course.ranking = fused
             with course.stage("confirm"):
-                found = self._confirm(passing, drawn_with.window, request, scope, course.question)
+                found = self._confirm(passing, drawn_with.window, request, scope, course)
             deeper = drawn_with.deeper()
             # Where the ranking has come down to min_score, what lies deeper is below it too.
             at_the_bottom = len(passing) < len(fused) or not any(_is_full(each, drawn_with.limit) for each in drawn)
@@ -249,21 +249,23 @@ class Retriever:
         window: int,
         request: RetrievalRequest,
         scope: AccessScope,
-        question: Question,
+        course: Course,
     ) -> list[Found]:
-        """The readable ones that `question` admits among the best of `passing`, as many of a document as asked for;
+        """The readable ones that the question admits among the best of `passing`, as many of a document as asked for;
         the window widens while fewer than `top_k` are.
 
         A wider window is confirmed as a whole: the answer comes from one statement, so that no commit between two
-        can mix two versions of a document.
+        can mix two versions of a document. Only what the question does not admit is left out of it: a chunk's text is
+        for ever, so the chunk never will be.
         """
-        while passing:
+        while passing := [one for one in passing if one.candidate.chunk_id not in course.unfit]:
             best = passing[:window]
             with self._database.read() as connection:
                 readable = chunks.confirm(connection, [one.candidate.chunk_id for one in best], scope)
             found = [(one, readable[one.candidate.chunk_id]) for one in best if one.candidate.chunk_id in readable]
-            if question.demands:
-                found = [(one, chunk) for one, chunk in found if question.admits(chunk)]
+            if course.question.demands:
+                course.unfit |= {chunk.chunk.id for _, chunk in found if not course.question.admits(chunk)}
+                found = [(one, chunk) for one, chunk in found if chunk.chunk.id not in course.unfit]
             # Last: a passage that is not readable or not admitted takes no place of its document's.
             found = capped(found, request.max_chunks_per_document)
             if len(found) >= request.top_k or window >= len(passing):

@@ -463,6 +463,15 @@ def test_all_hits_of_an_answer_come_from_one_statement(library: Library, confirm
     assert {hit.candidate.chunk_id for hit in answer.hits} <= set(confirmed[-1])
 
 
+def test_what_lacks_the_words_demanded_is_looked_at_once(library: Library, confirmed: list[list[str]]) -> None:
+    for n in range(300):
+        library.add(f"d{n}", f"annual report and leave {n}")
+    assert library.retriever(candidates=10).retrieve(RetrievalRequest('"annual leave"'), ANN).hits == ()
+    looked_at = [chunk_id for ids in confirmed for chunk_id in ids]
+    assert len(looked_at) == 300
+    assert len(set(looked_at)) == 300
+
+
 def test_a_high_min_score_does_not_make_the_search_go_deeper(library: Library) -> None:
     for n in range(60):
         library.add(f"d{n}", "parking is free" if n else "leave")
