@@ -14,7 +14,7 @@ from rag_service.db.audit import AuditFilter, Recorded
 from rag_service.runtime.declared import declared, put_on_record
 from rag_service.settings import Settings
 
-SECRET = "s3cret-word"
+SECRET = "s3cret-word-of-the-service"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rag_service.access import PUBLIC, AccessScope
-from rag_service.errors import ConfigError, FatalError, NotFound, RagError, RetryableError
+from rag_service.errors import ConfigError, FatalError, NotFound, QuotaExceeded, RagError, RetryableError
 from rag_service.vectors.base import IndexSpec, SearchRequest
 from rag_service.vectors.server import ServerVectorStore, connect_to
 
@@ -81,7 +81,7 @@ def store(server: Server) -> Iterator[ServerVectorStore]:
         (400, FatalError),
         (422, FatalError),
         (408, RetryableError),
-        (429, RetryableError),
+        (429, QuotaExceeded),
         (500, RetryableError),
         (503, RetryableError),
     ],
