@@ -99,7 +99,9 @@ def test_keys_are_listed_with_commas_or_white_space(separator: str) -> None:
     assert parse_keys("") == []
 
 
-@pytest.mark.parametrize("wrong", ["short", "!" * 44, base64.b64encode(b"x" * 16).decode(), base64.b64encode(b"y" * 32).decode()[:-1], "ü"])
+@pytest.mark.parametrize(
+    "wrong", ["short", "!" * 44, base64.b64encode(b"x" * 16).decode(), base64.b64encode(b"y" * 32).decode()[:-1], "ü"]
+)
 def test_a_wrong_key_is_named_by_its_place_and_not_repeated(wrong: str) -> None:
     with pytest.raises(ConfigError, match="key 2 is not 32 bytes") as caught:
         parse_keys(f"{new_key()},{wrong}")
