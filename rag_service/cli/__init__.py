@@ -11,6 +11,7 @@ from rag_service.cli import (
     admin,
     doctor,
     documents,
+    index,
     jobs,
     queries,
     quickstart,
@@ -57,6 +58,7 @@ app.add_typer(jobs.commands, name="job")
 app.add_typer(queries.commands, name="query")
 app.add_typer(teams.teams, name="team")
 app.add_typer(teams.keys, name="key")
+app.add_typer(index.commands, name="index")
 app.add_typer(admin.commands, name="admin")
 admin.commands.command("backup")(upkeep.backup)
 admin.commands.command("restore")(upkeep.restore)
