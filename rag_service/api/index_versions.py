@@ -48,8 +48,8 @@ def create_index_version(
     """
     if wanted.dry_run:
         response.status_code = 200
-        return IndexVersionPlan.of(service.versions.plan(caller.team, wanted.collection, wanted.wanted()))
-    return _shown(service, service.versions.create(caller.team, wanted.collection, wanted.wanted()))
+        return IndexVersionPlan.of(service.indexes.planner.plan(caller.team, wanted.collection, wanted.wanted()))
+    return _shown(service, service.indexes.versions.create(caller.team, wanted.collection, wanted.wanted()))
 
 
 @router.get("")
@@ -83,25 +83,25 @@ def update_index_version(
 ) -> IndexVersionRecord:
     """Give a build more or less of the machine, or another note. Needs an admin key."""
     values = change.model_dump(exclude_none=True)
-    return _shown(service, service.versions.change(caller.team, index_version, **values))
+    return _shown(service, service.indexes.versions.change(caller.team, index_version, **values))
 
 
 @router.post("/{index_version}:pause")
 def pause_index_version(service: Service, caller: Operator, index_version: Id) -> IndexVersionRecord:
     """Stop building for now. Deletions and changes of access reach it all the same. Needs an admin key."""
-    return _shown(service, service.versions.pause(caller.team, index_version))
+    return _shown(service, service.indexes.versions.pause(caller.team, index_version))
 
 
 @router.post("/{index_version}:resume")
 def resume_index_version(service: Service, caller: Operator, index_version: Id) -> IndexVersionRecord:
     """Go on building with the next document. Needs an admin key."""
-    return _shown(service, service.versions.resume(caller.team, index_version))
+    return _shown(service, service.indexes.versions.resume(caller.team, index_version))
 
 
 @router.post("/{index_version}:cancel")
 def cancel_index_version(service: Service, caller: Operator, index_version: Id) -> IndexVersionRecord:
     """Give up a build that does not answer yet; what there is of it is dropped. Needs an admin key."""
-    return _shown(service, service.versions.cancel(caller.team, index_version))
+    return _shown(service, service.indexes.versions.cancel(caller.team, index_version))
 
 
 @router.post("/{index_version}:evaluate")
@@ -109,7 +109,7 @@ def evaluate_index_version(
     service: Service, caller: Operator, index_version: Id, asked: EvaluationIn
 ) -> IndexVersionRecord:
     """Ask it and the active one the same questions; `quality` has what came out. Needs an admin key."""
-    build, _ = service.versions.evaluate(caller.team, index_version, asked.asked())
+    build, _ = service.indexes.versions.evaluate(caller.team, index_version, asked.asked())
     return _shown(service, build)
 
 
@@ -121,7 +121,7 @@ def promote_index_version(
 
     The former one is kept up to date for RAG_SOAK_S seconds, for `:rollback`.
     """
-    promotion, gate = service.promotion, wanted.gate
+    promotion, gate = service.indexes.promotion, wanted.gate
     limits = None if gate is None else gate.limits()
     return _shown(
         service, promotion.promote(caller.team, index_version, limits, wanted.asked(), force=wanted.force)
@@ -131,7 +131,7 @@ def promote_index_version(
 @router.post("/{index_version}:rollback")
 def rollback_index_version(service: Service, caller: Operator, index_version: Id) -> IndexVersionRecord:
     """Leave this one, the active one: the one before it answers again. Answers with that one. Needs an admin key."""
-    return _shown(service, service.promotion.rollback(caller.team, index_version))
+    return _shown(service, service.indexes.promotion.rollback(caller.team, index_version))
 
 
 def _shown(service: Runtime, build: Build) -> IndexVersionRecord:

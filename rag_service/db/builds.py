@@ -124,10 +124,15 @@ def is_at_work(connection: Connection, index: str) -> bool:
     return connection.execute(select(jobs.c.id).where(waiting, mine).limit(1)).first() is not None
 
 
-def is_written_to(connection: Connection, index: str) -> bool:
-    """Whether a job that builds it is in somebody's hands."""
-    mine = and_(jobs.c.kind == JobKind.BUILD, jobs.c.payload["index"].as_string() == index)
-    return connection.execute(select(jobs.c.id).where(mine, jobs.c.state == JobState.RUNNING).limit(1)).first() is not None
+def others(connection: Connection, index: IndexVersion) -> list[str]:
+    """The other index versions of its collection that are to get what is written, but for those that are paused."""
+    query = select(index_versions.c.id).where(
+        index_versions.c.collection_id == index.collection_id,
+        index_versions.c.id != index.id,
+        IS_LIVE,
+        index_versions.c.paused.is_(False),
+    )
+    return list(connection.execute(query).scalars())
 
 
 def held(connection: Connection, indexes: Sequence[str]) -> dict[str, Held]:
@@ -209,6 +214,13 @@ def give_up(connection: Connection, index: str, error: Mapping[str, Any]) -> Non
         change(connection, index, states, paused=True, error=dict(error))
     else:
         change(connection, index, UNDER_WAY, state=IndexState.FAILED, error=dict(error))
+
+
+def measured(connection: Connection) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """By model and chunker, what the newest build of that kind measured of its pace."""
+    query = select(index_versions).where(index_versions.c.built_at.is_not(None)).order_by(index_versions.c.id)
+    found = [(index_of(row), row.progress) for row in connection.execute(query)]
+    return {(str(index.embedder), index.chunker): progress for index, progress in found}
 
 
 def sampled(connection: Connection, collection_id: str, limit: int) -> list[Document]:

@@ -16,16 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
 
-from rag_service.db import Connection, Database, builds, indexed, jobs
+from rag_service.db import Connection, Database, builds, documents, indexed, jobs
 from rag_service.db.builds import UNDER_WAY, Build
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
 from rag_service.errors import ConfigError, NotFound, RagError, RetryableError
-from rag_service.ingest.doorbell import Doorbell
+from rag_service.ingest.build_bell import BuildBell
+from rag_service.ingest.build_pace import Pace
 from rag_service.ingest.hold import may_purge
 from rag_service.ingest.indexer import Indexer
-from rag_service.ingest.build_pace import Pace
 from rag_service.ingest.stages import Stages
 from rag_service.types import DocumentFailure, IndexState, JobKind, JobState, utc_now
 from rag_service.vectors.base import VectorStore
@@ -47,16 +47,11 @@ class Builder:
     database: Database
     vectors: VectorStore
     indexer: Indexer
-    doorbell: Doorbell
+    bell: BuildBell
     stopping: threading.Event
     slice_s: float = 20.0
     every_s: float = EVERY_S
     _next_look: float = field(default=0.0, init=False)
-
-    def wake(self, transaction: Transaction, index: str, team_id: str) -> None:
-        """Queue the job that brings `index` up to date, unless there is one already."""
-        if not builds.is_at_work(transaction.connection, index):
-            self.doorbell.add(transaction, JobKind.BUILD, team_id, payload={"index": index})
 
     def look_if_due(self) -> None:
         """Once in `every_s` seconds: wake the builds whose job was lost, or came to its end as a write came in."""
@@ -70,7 +65,7 @@ class Builder:
         for build in found:
             with self.database.transaction() as transaction:
                 self._retire_if_due(transaction, build)
-                self.wake(transaction, build.index.id, build.team_id)
+                self.bell.wake(transaction, build.index.id, build.team_id)
 
     def run(self, job: Job) -> JobState | None:
         """Build, or drop what is over. None when it goes on in another slice, or somebody else has the job."""
@@ -113,10 +108,11 @@ class Builder:
         with self.database.read() as connection:
             return builds.find(connection, job.payload["index"])
 
-    def _is_live(self, build: Build) -> bool:
+    def _is_there(self, build: Build, document: Document) -> bool:
+        """Whether both are as they were: if not, what was missing has gone rightly, and the next look tells."""
         with self.database.read() as connection:
-            now = builds.find(connection, build.index.id)
-        return now is not None and now.index.state.is_live
+            index, now = builds.find(connection, build.index.id), documents.load(connection, document.id)
+        return index is not None and index.index.state.is_live and now is not None and now.revision == document.revision
 
     def _waiting(self, build: Build) -> list[Document]:
         with self.database.read() as connection:
@@ -160,8 +156,8 @@ class Builder:
         try:
             self.indexer.build(document.id, build.index, stages)
         except NotFound as error:
-            if self._is_live(build):
-                raise RetryableError() from error  # deleted a moment ago; the next look shows what was
+            if self._is_there(build, document):
+                raise RetryableError() from error
         except (RetryableError, ConfigError):
             raise
         except RagError as error:
@@ -221,7 +217,7 @@ class Builder:
     def _hand_back(self, job: Job) -> None:
         with self.database.transaction() as transaction:
             if jobs.hand_back(transaction.connection, job):
-                self.doorbell.again(transaction, job)
+                self.bell.doorbell.again(transaction, job)
 
 
 def _has_work(connection: Connection, build: Build) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rag_service.blobs import BlobStore
 from rag_service.chunking.base import Chunker
-from rag_service.db import Database, builds, collections, indexed
+from rag_service.db import Database, builds, chunks, collections, indexed
 from rag_service.db.documents import Document
 from rag_service.embedding.base import Embedder
 from rag_service.errors import NotFound, RagError
@@ -20,6 +22,7 @@ from rag_service.vectors.base import VectorStore
 
 _SAMPLE = 24
 _SAMPLE_S = 10.0
+_HASHES = 500
 # What writing costs beside the model where nothing was built here before: measured on two cores with a local disk.
 _WRITE_DOCUMENT_S = 0.015
 _WRITE_CHUNK_S = 0.0015
@@ -74,25 +77,37 @@ class Planner:
             active = collections.active_index(connection, ours.id)
             left = builds.left(connection, active)
             sample = builds.sampled(connection, ours.id, _SAMPLE)
-            paces = builds.paces(connection)
+            live = collections.live_indexes(connection, ours.id)
+            measured = builds.measured(connection)
         probe, embedder = self.versions.check(ours, wanted.pipeline)
         chunker = self.versions.pipelines.chunker(probe)
-        tried = self._try(sample, embedder, chunker, anew=bool(wanted.pipeline.get("parsing")))
+        alike = [index for index in live if index.embedder == embedder.identity]
+        tried = self._try(sample, embedder, chunker, alike, anew=bool(wanted.pipeline.get("parsing")))
         growth = tried.chunks / tried.former if tried.former else 1.0
         chunks = round(left.chunks * growth)
-        known = paces.get((str(embedder.identity), chunker.identity))
+        # What is taken over from an index version of the same model costs less than it did before.
+        known = None if alike else measured.get((str(embedder.identity), chunker.identity))
+        pace = None if known is None else Pace.of(known)
         remote = wanted.pipeline.get("embedding", {}).get("embedder") == "http"
         return Planned(
             embedder=embedder.identity,
             chunker=chunker.identity,
             documents=left.documents,
             chunks=chunks,
-            seconds=round(self._seconds(left.documents, left.chunks, tried, known, wanted, remote=remote), 1),
+            seconds=round(self._seconds(left.documents, left.chunks, tried, pace, wanted, remote=remote), 1),
             disk_bytes=chunks * self._bytes_per_chunk(active, embedder.identity.dimensions),
             tokens=round(tried.tokens / tried.former * left.chunks) if remote and tried.former else None,
         )
 
-    def _try(self, sample: list[Document], embedder: Embedder, chunker: Chunker, *, anew: bool) -> _Tried:
+    def _try(
+        self,
+        sample: list[Document],
+        embedder: Embedder,
+        chunker: Chunker,
+        alike: Sequence[IndexVersion],
+        *,
+        anew: bool,
+    ) -> _Tried:
         until, tried = time.monotonic() + _SAMPLE_S, _Tried()
         for document in sample:
             if time.monotonic() > until:
@@ -104,12 +119,19 @@ class Planner:
                 continue  # one that cannot be built says nothing of the others
             title = chunker.fitting_title(document.title)
             made = chunker.chunk(parsed, document.title)
-            texts = [chunker.embedded(title, content) for content in made]
+            texts = self._new(alike, [chunker.embedded(title, content) for content in made])
             if texts:
                 embedder.embed(texts, "document")
             took = time.monotonic() - began
             tried += _Tried(1, document.chunk_count, len(made), sum(content.tokens for content in made), took)
         return tried
+
+    def _new(self, alike: Sequence[IndexVersion], texts: Sequence[str]) -> list[str]:
+        """Those that no index version of the same model has embedded."""
+        by_hash = {hashlib.sha256(text.encode()).hexdigest(): text for text in texts}
+        with self.database.read() as connection:
+            held = chunks.holding(connection, [index.id for index in alike], list(by_hash)[:_HASHES])
+        return [text for digest, text in by_hash.items() if digest not in held]
 
     def _parsed(self, document: Document, *, anew: bool) -> ParsedDocument:
         if anew:

@@ -126,7 +126,7 @@ class Promotion:
         index = target.index
         with self.database.transaction() as transaction:
             connection = transaction.connection
-            if not builds.change(connection, index.id, states, holding_until=None):
+            if not builds.change(connection, index.id, states, paused=False):
                 now = builds.find(connection, index.id)
                 raise not_in(now or target, states)
             if not indexed.switch(connection, active, index, soak_s=self.soak_s):

@@ -12,7 +12,7 @@ from rag_service.db.engine import Transaction
 from rag_service.embedding.base import Embedder
 from rag_service.embedding.languages import analyser_of
 from rag_service.errors import ConfigError, Conflict, InvalidRequest, RetryableError
-from rag_service.ingest.builder import Builder
+from rag_service.ingest.build_bell import BuildBell
 from rag_service.ingest.calibration import FIRST_AFTER
 from rag_service.pipelines import Pipelines
 from rag_service.types import EmbedderIdentity, IndexState, IndexVersion, utc_now
@@ -84,7 +84,7 @@ class Versions:
     database: Database
     vectors: VectorStore
     pipelines: Pipelines
-    builder: Builder
+    bell: BuildBell
     judge: Judge
     average_length: float
 
@@ -101,7 +101,7 @@ class Versions:
                 )
             index = self._add(transaction.connection, ours, probe, embedder.identity, wanted)
             self.vectors.create(index.id, IndexSpec(index.embedder.dimensions, ours.storage))
-            self.builder.wake(transaction, index.id, team_id)
+            self.bell.wake(transaction, index.id, team_id)
             after = {"collection": ours.id, "number": index.number, "embedder": str(index.embedder)}
             transaction.audit("index_version.created", index.id, team=team_id, after=after)
             return builds.get(transaction.connection, team_id, index.id)
@@ -153,7 +153,7 @@ class Versions:
         with self.database.transaction() as transaction:
             states = (*UNDER_WAY, IndexState.READY, IndexState.SOAKING)
             self._change(transaction, team_id, index, states, paused=False, error=None)
-            self.builder.wake(transaction, index, team_id)
+            self.bell.wake(transaction, index, team_id)
             transaction.audit("index_version.resumed", index, team=team_id)
             return builds.get(transaction.connection, team_id, index)
 
@@ -162,7 +162,7 @@ class Versions:
         with self.database.transaction() as transaction:
             states = (*UNDER_WAY, IndexState.READY)
             self._change(transaction, team_id, index, states, state=IndexState.RETIRED, paused=False)
-            self.builder.wake(transaction, index, team_id)
+            self.bell.wake(transaction, index, team_id)
             transaction.audit("index_version.cancelled", index, team=team_id)
             return builds.get(transaction.connection, team_id, index)
 

@@ -21,6 +21,7 @@ from rag_service.db import Database, collections, jobs, ringing, sources
 from rag_service.db.sources import Source
 from rag_service.embedding.base import Embedder
 from rag_service.errors import ConfigError
+from rag_service.ingest.build_bell import BuildBell
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.catalogue import Catalogue
 from rag_service.ingest.credentials import Credentials
@@ -45,6 +46,8 @@ from rag_service.retrieval.traces import Traces
 from rag_service.retrieval.why_not import WhyNot
 from rag_service.runtime import folder
 from rag_service.runtime.declared import put_on_record
+from rag_service.runtime.evaluating import make_judge
+from rag_service.runtime.indexes import Indexes, make_indexes
 from rag_service.runtime.observing import shared_state
 from rag_service.runtime.pipelines import Models, make_chunker, make_pipelines
 from rag_service.runtime.readiness import Readiness
@@ -106,6 +109,7 @@ class Runtime:
     credentials: Credentials
     connect: Connect
     upkeep: Upkeep
+    indexes: Indexes
     _locks: list[IO[str]] = field(default_factory=list)
 
     @property
@@ -163,6 +167,7 @@ class Runtime:
             self.doorbell.send_all((*lost, *waiting), transaction)
         self.traces.forget_old()
         self.drift.look_if_due()
+        self.indexes.builder.look_if_due()
 
     def admin_key(self) -> str:
         """The admin key: from the settings, or made once and kept in the data folder, readable by its owner only."""
@@ -243,8 +248,12 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     syncer = Syncer(database, intake, removal, _opener(credentials, connect), doorbell, stopping)
     progress = ProgressBoard(database)
     calibration = Calibration(database, vectors, pipelines, doorbell)
-    indexer = Indexer(database, blobs, vectors, sandbox.parse, pipelines, progress, calibration)
+    bell = BuildBell(doorbell)
+    indexer = Indexer(database, blobs, vectors, sandbox.parse, pipelines, progress, calibration, bell.written)
     retriever = _retriever(settings, database, vectors, pipelines, blobs)
+    average_length = _TERMS_PER_TOKEN * settings.chunk_tokens
+    judge = make_judge(database, retriever)
+    indexes = make_indexes(indexer, bell, judge, stopping, average_length=average_length, soak_s=settings.soak_s)
     leases = Leases(database, settings.lease_s)
     return Runtime(
         settings=settings,
@@ -259,13 +268,15 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         sandbox=sandbox,
         leases=leases,
         progress=progress,
-        catalogue=Catalogue(database, vectors, embedder, chunker, _TERMS_PER_TOKEN * settings.chunk_tokens, pipelines),
+        catalogue=Catalogue(database, vectors, embedder, chunker, average_length, pipelines),
         intake=intake,
         removal=removal,
         syncer=syncer,
         indexer=indexer,
         calibration=calibration,
-        runner=Runner(database, leases, indexer, syncer, removal, calibration, doorbell, stopping, worker=_worker()),
+        runner=Runner(
+            database, leases, indexer, syncer, removal, calibration, indexes.builder, doorbell, stopping, _worker()
+        ),
         dead_letters=DeadLetters(database),
         retriever=retriever,
         why_not=WhyNot(database, vectors, retriever),
@@ -276,6 +287,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         credentials=credentials,
         connect=connect,
         upkeep=make_upkeep(settings, Backup(database, blobs, vectors), intake, removal, doorbell),
+        indexes=indexes,
     )
 
 
