@@ -113,9 +113,7 @@ def _record(connection: Connection, build: Build, held: Held, vectors: Sized) ->
         dimensions=index.embedder.dimensions,
         chunker=index.chunker,
         analyser=index.analyser,
-        sizes=Sizes(
-            documents=held.documents, chunks=held.chunks, bytes=0 if gone else vectors.disk_bytes(index.id)
-        ),
+        sizes=Sizes(documents=held.documents, chunks=held.chunks, bytes=0 if gone else vectors.disk_bytes(index.id)),
         progress=_progress(connection, build),
         quality=None if build.quality is None else dict(build.quality),
         error=Failure.of(build.error),

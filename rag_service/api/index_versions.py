@@ -123,9 +123,7 @@ def promote_index_version(
     """
     promotion, gate = service.indexes.promotion, wanted.gate
     limits = None if gate is None else gate.limits()
-    return _shown(
-        service, promotion.promote(caller.team, index_version, limits, wanted.asked(), force=wanted.force)
-    )
+    return _shown(service, promotion.promote(caller.team, index_version, limits, wanted.asked(), force=wanted.force))
 
 
 @router.post("/{index_version}:rollback")

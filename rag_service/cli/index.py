@@ -65,7 +65,17 @@ def plan(
     threads: Threads = None,
 ) -> None:
     """Say what a build would take, measured on a sample, and build nothing."""
-    wanted = pipeline(embedder, model, url, dimensions, window, tokens, context, language, parse_anew)
+    wanted = pipeline(
+        embedder=embedder,
+        model=model,
+        url=url,
+        dimensions=dimensions,
+        window=window,
+        tokens=tokens,
+        context=context,
+        language=language,
+        parse_anew=parse_anew,
+    )
     body = _body(collection, wanted, priority, threads) | {"dry_run": True}
     made = session.service.post(PATH, body)
     session.output.data(made)
@@ -105,7 +115,17 @@ def build(
     watch_it: Annotated[bool, typer.Option("--watch", help="Follow it until it is ready.")] = False,
 ) -> None:
     """Begin to build a collection beside the index that answers, which goes on answering."""
-    wanted = pipeline(embedder, model, url, dimensions, window, tokens, context, language, parse_anew)
+    wanted = pipeline(
+        embedder=embedder,
+        model=model,
+        url=url,
+        dimensions=dimensions,
+        window=window,
+        tokens=tokens,
+        context=context,
+        language=language,
+        parse_anew=parse_anew,
+    )
     made = session.service.post(PATH, _body(collection, wanted, priority, threads) | {"note": note})
     if watch_it:
         made = follow(session, f"{PATH}/{made['id']}")
@@ -201,7 +221,8 @@ def promote(
         float, typer.Option("--min-delta", metavar="X", help="By how much it must be better at least; may be negative.")
     ] = 0.0,
     max_worse: Annotated[
-        int | None, typer.Option("--max-worse-queries", metavar="N", min=0, help="Questions that may be answered worse.")
+        int | None,
+        typer.Option("--max-worse-queries", metavar="N", min=0, help="Questions that may be answered worse."),
     ] = None,
     query_set: QuerySet = None,
     sample: Sample = 300,

@@ -22,7 +22,9 @@ Dimensions = Annotated[
 ]
 Window = Annotated[
     int | None,
-    typer.Option("--window", metavar="N", min=16, help="Tokens that the model reads, for http.", rich_help_panel=_PANEL),
+    typer.Option(
+        "--window", metavar="N", min=16, help="Tokens that the model reads, for http.", rich_help_panel=_PANEL
+    ),
 ]
 ChunkTokens = Annotated[
     int | None,
@@ -32,12 +34,11 @@ Context = Annotated[
     str | None, _text("--context", "KIND", "headings: title and headings before each chunk; none: bare chunks.")
 ]
 Language = Annotated[str | None, _text("--language", "NAME", "How words are told apart and reduced.")]
-ParseAnew = Annotated[
-    bool, typer.Option("--parse-anew", help="Parse the raw bytes again.", rich_help_panel=_PANEL)
-]
+ParseAnew = Annotated[bool, typer.Option("--parse-anew", help="Parse the raw bytes again.", rich_help_panel=_PANEL)]
 
 
 def pipeline(
+    *,
     embedder: str | None,
     model: str | None,
     url: str | None,

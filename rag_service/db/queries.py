@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, or_, select
 
+from rag_service.db.collections import DEFAULT
 from rag_service.db.tables import queries
 from rag_service.errors import NotFound
+
+_MOST_READ = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +65,15 @@ def forget(connection: Connection, before: datetime, up_to: str | None) -> None:
     """Delete what was asked before this time, and all up to this id."""
     old = queries.c.at < before
     connection.execute(delete(queries).where(old if up_to is None else or_(old, queries.c.id <= up_to)))
+
+
+def kept(connection: Connection, team_id: str, collection: Collection[str], limit: int) -> list[Trace]:
+    """The newest questions whose text was kept and that were asked of this collection alone, by name or id."""
+    newest = select(queries).where(queries.c.team_id == team_id, queries.c.query.is_not(None))
+    found = []
+    for row in connection.execute(newest.order_by(queries.c.id.desc()).limit(_MOST_READ)):
+        if set(row.request.get("collections") or [DEFAULT]) <= set(collection):
+            found.append(Trace(**row._mapping))
+        if len(found) == limit:
+            break
+    return found

@@ -86,7 +86,7 @@ class Builder:
         return JobState.SUCCEEDED
 
     def catch_up(self, index: str, until: float) -> bool:
-        """Build in this thread what `index` lacks, until `time.monotonic()` is `until`; says whether nothing is left."""
+        """Build in this thread what `index` lacks, until `time.monotonic()` is `until`; whether nothing is left."""
         while True:
             with self.database.read() as connection:
                 build = builds.find(connection, index)
@@ -161,11 +161,15 @@ class Builder:
         except (RetryableError, ConfigError):
             raise
         except RagError as error:
-            self._note_failed(build, document, DocumentFailure(stages.current, error.code, error.message, retryable=False))
+            self._note_failed(
+                build, document, DocumentFailure(stages.current, error.code, error.message, retryable=False)
+            )
         except Exception as error:
             log.exception("document %s could not be built into %s", document.id, build.index.id)
             message = f"A defect of the service ({type(error).__name__} in stage {stages.current}). See the log."
-            self._note_failed(build, document, DocumentFailure(stages.current, "internal_error", message, retryable=True))
+            self._note_failed(
+                build, document, DocumentFailure(stages.current, "internal_error", message, retryable=True)
+            )
         finally:
             stages.leave()
 
@@ -197,7 +201,12 @@ class Builder:
     def _is_ready(self, build: Build) -> None:
         with self.database.transaction() as transaction:
             builds.change(
-                transaction.connection, build.index.id, UNDER_WAY, state=IndexState.READY, built_at=utc_now(), error=None
+                transaction.connection,
+                build.index.id,
+                UNDER_WAY,
+                state=IndexState.READY,
+                built_at=utc_now(),
+                error=None,
             )
 
     def _drop(self, build: Build) -> None:

@@ -14,8 +14,8 @@ from rag_service.db.documents import Document
 from rag_service.embedding.base import Embedder
 from rag_service.errors import NotFound, RagError
 from rag_service.ingest.build import Parse
-from rag_service.ingest.builder import SHARES
 from rag_service.ingest.build_pace import Pace
+from rag_service.ingest.builder import SHARES
 from rag_service.ingest.versions import Versions, Wanted
 from rag_service.types import EmbedderIdentity, IndexVersion, ParsedDocument
 from rag_service.vectors.base import VectorStore

@@ -62,7 +62,8 @@ class Promotion:
             raise not_in(active, (IndexState.ACTIVE,))
         if former is None:
             raise Conflict(
-                "No former index version is kept any more. Build one: `rag index build --help`.", code="nothing_to_go_to"
+                "No former index version is kept any more. Build one: `rag index build --help`.",
+                code="nothing_to_go_to",
             )
         with self.database.read() as connection:
             target = builds.get(connection, team_id, former.id)
@@ -76,8 +77,8 @@ class Promotion:
             left = builds.left(connection, found.index)
         if found.index.state in _FORCED_FROM:
             raise Conflict(
-                f"The index version is {found.index.state}: {left.waiting} of {left.documents} documents are still to be"
-                " built. Wait until it is ready.",
+                f"The index version is {found.index.state}: {left.waiting} of {left.documents} documents are still to"
+                " be built. Wait until it is ready.",
                 code="not_ready",
                 numbers={"state": found.index.state, "documents": left.documents, "behind": left.waiting},
             )

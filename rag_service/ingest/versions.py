@@ -15,8 +15,8 @@ from rag_service.errors import ConfigError, Conflict, InvalidRequest, RetryableE
 from rag_service.ingest.build_bell import BuildBell
 from rag_service.ingest.calibration import FIRST_AFTER
 from rag_service.pipelines import Pipelines
-from rag_service.types import EmbedderIdentity, IndexState, IndexVersion, utc_now
 from rag_service.types import Collection as OneCollection
+from rag_service.types import EmbedderIdentity, IndexState, IndexVersion, utc_now
 from rag_service.vectors.base import IndexSpec, VectorStore
 
 # What is written is built into each of them: more would make every upload dear.
@@ -184,8 +184,7 @@ class Versions:
         judged = self.judge(Question(team_id, found.collection, index, active.id), asked, gate)
         with self.database.transaction() as transaction:
             builds.change(transaction.connection, index, tuple(IndexState), quality=judged.stored())
-            passed = {} if judged.passed is None else {"passed": judged.passed}
-            transaction.audit("index_version.evaluated", index, team=team_id, **passed)
+            transaction.audit("index_version.evaluated", index, team=team_id, passed=judged.passed)
             return builds.get(transaction.connection, team_id, index), judged
 
     def _add(
