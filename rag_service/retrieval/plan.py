@@ -63,7 +63,7 @@ class FusionSpec:
 class RetrievalRequest:
     """A question, and what its answer shall look like. No collections named means the team's `default`.
 
-    `fusion` None: as the collections are set up. `index_version` None: the active one of each collection.
+    `fusion` None: as the collections are set up. `index_version` is asked instead of the active one of its collection.
 
     Raises InvalidRequest for an empty or overlong query and for numbers outside their bounds.
     """
