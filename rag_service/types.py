@@ -334,3 +334,17 @@ class LabelledQuery:
     @property
     def is_labelled(self) -> bool:
         return self.expect_nothing or bool(self.expected)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> LabelledQuery:
+        """The query of which `dataclasses.asdict` gave these values, also by way of JSON."""
+        person = values.get("as_user")
+        return cls(
+            id=values["id"],
+            query=values["query"],
+            expected=tuple(Expected(**one) for one in values.get("expected") or ()),
+            expect_nothing=bool(values.get("expect_nothing")),
+            as_user=None if person is None else Person(person.get("user"), tuple(person.get("groups") or ())),
+            filter=values.get("filter"),
+            min_score=values.get("min_score"),
+        )

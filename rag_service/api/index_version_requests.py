@@ -9,14 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 from rag_service.api.schemas import Model
 from rag_service.embedding.languages import Language
 from rag_service.ingest.planning import Planned
-from rag_service.ingest.versions import Asked, Gate, Wanted
+from rag_service.ingest.versions import MOST, Asked, Gate, Wanted
 
 Priority: TypeAlias = Literal["low", "normal", "high"]
 _Name: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 _Url: TypeAlias = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2_000)]
 _Note: TypeAlias = Annotated[str, StringConstraints(max_length=2_000)]
 _Threads: TypeAlias = Annotated[int, Field(ge=1, le=8)]
-_Sample: TypeAlias = Annotated[int, Field(ge=1, le=2_000, description="Questions to ask at most.")]
+_Sample: TypeAlias = Annotated[int, Field(ge=1, le=MOST)]
 
 
 class EmbeddingIn(Model):
@@ -91,7 +91,7 @@ class EvaluationIn(Model):
     model_config = ConfigDict(json_schema_extra={"examples": [{"query_set": "faq"}, {"sample": 100}]})
 
     query_set: _Name | None = Field(None, description="Questions to compare by; live ones that were kept if left out.")
-    sample: _Sample = 300
+    sample: _Sample | None = Field(None, description="Questions to ask at most: 300 live ones, or all of the set.")
 
     def asked(self) -> Asked:
         return Asked(self.query_set, self.sample)

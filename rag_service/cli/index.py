@@ -43,7 +43,7 @@ Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="What it is fo
 QuerySet = Annotated[
     str | None, typer.Option("--query-set", metavar="NAME", help="Questions to compare by; else sampled live ones.")
 ]
-Sample = Annotated[int, typer.Option("--sample", metavar="N", min=1, max=2_000, help="Questions to ask at most.")]
+Sample = Annotated[int | None, typer.Option("--sample", metavar="N", min=1, max=2_000, help="Questions to ask at most.")]
 
 
 @commands.command("plan")
@@ -201,7 +201,7 @@ def cancel(session: Session, index: IndexId) -> None:
 
 @commands.command("evaluate")
 @connected
-def evaluate(session: Session, index: IndexId, *, query_set: QuerySet = None, sample: Sample = 300) -> None:
+def evaluate(session: Session, index: IndexId, *, query_set: QuerySet = None, sample: Sample = None) -> None:
     """Compare it with the index that answers, question by question."""
     made = session.service.post(f"{PATH}/{index}:evaluate", _asked(query_set, sample))
     session.output.data(made)
@@ -225,7 +225,7 @@ def promote(
         typer.Option("--max-worse-queries", metavar="N", min=0, help="Questions that may be answered worse."),
     ] = None,
     query_set: QuerySet = None,
-    sample: Sample = 300,
+    sample: Sample = None,
     force: Annotated[bool, typer.Option("--force", help="Switch whatever the comparison says.")] = False,
 ) -> None:
     """Let it answer from now on. The former one is kept up to date for a while, for `rag index rollback`."""
@@ -264,8 +264,9 @@ def _body(collection: str, wanted: dict[str, Any], priority: str | None, threads
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _asked(query_set: str | None, sample: int) -> dict[str, Any]:
-    return {"sample": sample} if query_set is None else {"query_set": query_set, "sample": sample}
+def _asked(query_set: str | None, sample: int | None) -> dict[str, Any]:
+    given = {"query_set": query_set, "sample": sample}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _ask(session: Session, index: str, action: str) -> None:

@@ -63,26 +63,31 @@ def show_quality(output: Output, quality: dict[str, Any] | None) -> None:
         return
     comparison = quality["comparison"]
     rows = [(name, *(_figure(value) for value in values)) for name, values in _measures(comparison)]
-    output.table(("Measure", "Active", "Candidate", "Difference", "p"), rows, "Nothing could be measured.")
-    worst = [
-        (_figure(one.get("delta")), one.get("query") or one.get("query_id"))
-        for one in comparison.get("queries", [])[:_WORST_SHOWN]
-    ]
-    output.table(("Difference", "Question, worst first"), worst, "No question was asked.")
+    output.table(("Measure", "Active", "Candidate", "Difference", "p"), rows, "No question is judged: nothing could be measured.")
+    output.fields(
+        {
+            "questions": f"{comparison['queries']}, {comparison['labelled']} of them judged",
+            "worse, better": f"{comparison['worse']}, {comparison['better']}",
+            "overlap@10": _figure(comparison["overlap_at_10"]),
+            "rank-biased overlap": _figure(comparison["rbo"]),
+            "ms of the active (p50, p95)": _latency(comparison["active_latency"]),
+            "ms of the candidate": _latency(comparison["candidate_latency"]),
+        }
+    )
+    worst = [(_figure(one["delta"]), _figure(one["rbo"]), one["query"]) for one in comparison["changes"][:_WORST_SHOWN]]
+    output.table(("Difference", "Alike", "Question, worst first"), worst, "No question was asked.")
     verdict = quality.get("verdict")
     if verdict:
-        output.show("The gate is passed." if verdict["passed"] else "The gate is not passed.")
-        for reason in verdict.get("reasons", []):
-            output.show(str(reason))
+        output.show("The gate is passed." if verdict["passed"] else "The gate is not passed.", *verdict["reasons"])
 
 
 def _measures(comparison: dict[str, Any]) -> list[tuple[str, list[Any]]]:
-    measured = comparison.get("metrics", {})
-    return [
-        (name, [one.get("active"), one.get("candidate"), one.get("delta"), one.get("p_value")])
-        for name, one in measured.items()
-        if isinstance(one, dict)
-    ]
+    measured = comparison["metrics"].items()
+    return [(name, [one["active"], one["candidate"], one["delta"], one["p_value"]]) for name, one in measured]
+
+
+def _latency(measured: dict[str, float]) -> str:
+    return ", ".join(f"{value:.1f}" for value in measured.values())
 
 
 def _state(made: dict[str, Any]) -> str:

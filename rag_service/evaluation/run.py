@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rag_service.access import Principal
-from rag_service.evaluation.scoring import DEPTH, REPORTED, Answered, Found, Latency, latency, means, scores
+from rag_service.evaluation.report import Report, report
+from rag_service.evaluation.scoring import DEPTH, Answered, Found
 from rag_service.retrieval.filters import parse_filter
 from rag_service.retrieval.plan import RetrievalRequest
 from rag_service.retrieval.retriever import Hit, Retriever
@@ -20,33 +21,6 @@ class Subject:
     team: str
     collection: str
     index_version: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One question's answer; `found` has the ids of its documents, best first."""
-
-    id: str
-    query: str
-    scores: dict[str, float]
-    found: tuple[str, ...]
-    ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Means by measure, over the questions that have it (`measured`), and every question, the worst first.
-
-    `degraded` answers had to do without something: their scores say little.
-    """
-
-    queries: int
-    labelled: int
-    metrics: dict[str, float]
-    measured: dict[str, int]
-    latency: Latency
-    degraded: int
-    results: tuple[Result, ...]
 
 
 def run(retriever: Retriever, subject: Subject, queries: Sequence[LabelledQuery]) -> Report:
@@ -67,28 +41,6 @@ def ask(retriever: Retriever, subject: Subject, query: LabelledQuery) -> Answere
     )
     answer = retriever.retrieve(request, _principal(subject.team, query))
     return Answered(_documents(answer.hits), answer.usage.total_ms, degraded=bool(answer.degraded))
-
-
-def report(queries: Sequence[LabelledQuery], answers: Sequence[Answered], measures: Iterable[str] = REPORTED) -> Report:
-    """What the answers, in the order of their questions, are worth."""
-    measures = tuple(measures)
-    results = [_result(query, answer, measures) for query, answer in zip(queries, answers, strict=True)]
-    scored = [one.scores for one in results]
-    average = means(scored)
-    return Report(
-        queries=len(queries),
-        labelled=sum(query.is_labelled for query in queries),
-        metrics=average,
-        measured={name: sum(name in one for one in scored) for name in average},
-        latency=latency([answer.ms for answer in answers]),
-        degraded=sum(answer.degraded for answer in answers),
-        results=tuple(sorted(results, key=lambda one: next(iter(one.scores.values()), 2.0))),
-    )
-
-
-def _result(query: LabelledQuery, answer: Answered, measures: Iterable[str]) -> Result:
-    found = tuple(one.external_id for one in answer.found)
-    return Result(query.id, query.query, scores(query, answer, measures), found, answer.ms)
 
 
 def _principal(team: str, query: LabelledQuery) -> Principal:

@@ -21,6 +21,8 @@ from rag_service.vectors.base import IndexSpec, VectorStore
 
 # What is written is built into each of them: more would make every upload dear.
 MOST_LIVE = 5
+# Questions of one comparison, which its request waits for.
+MOST = 2_000
 _PROBE = "Does this model answer?"
 
 
@@ -36,10 +38,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What to compare by: a query set by name, or else live questions; at most `sample` of them."""
+    """What to compare by: a query set by name, or else live questions; at most `sample` of them, `MOST` in any case."""
 
     query_set: str | None = None
-    sample: int = 300
+    sample: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from rag_service.db import Database, collections, queries
+from rag_service.db import Database, collections, queries, query_sets
 from rag_service.errors import InvalidRequest
 from rag_service.evaluation import gate as gates
 from rag_service.evaluation.compare import compare
-from rag_service.ingest.versions import Asked, Gate, Judge, Judged, Question
+from rag_service.ingest.versions import MOST, Asked, Gate, Judge, Judged, Question
 from rag_service.retrieval.retriever import Retriever
-from rag_service.types import LabelledQuery, Person
+from rag_service.types import LabelledQuery
 
 # Of the questions one by one, the worst are kept.
 _KEPT = 50
+_SAMPLE = 300
 
 
 def make_judge(database: Database, retriever: Retriever) -> Judge:
@@ -36,7 +37,13 @@ def _queries(database: Database, question: Question, asked: Asked) -> Sequence[L
     """Raises NotFound for a query set that there is not, InvalidRequest where there is no question to ask."""
     with database.read() as connection:
         collection = collections.get(connection, question.team_id, question.collection)
-        found = _live(queries.kept(connection, question.team_id, (collection.name, collection.id), asked.sample))
+        if asked.query_set is None:
+            found = queries.recently_asked(connection, question.team_id, collection, limit=asked.sample or _SAMPLE)
+        else:
+            named = query_sets.get(connection, question.team_id, asked.query_set)
+            if named.collection_id != collection.id:
+                raise InvalidRequest("The query set is about another collection.", code="other_collection")
+            found = query_sets.queries_of(connection, named)[: asked.sample or MOST]
     if not found:
         raise InvalidRequest(
             "There are no questions to compare by. Name a query set, or let the service keep the questions that it is"
@@ -44,18 +51,3 @@ def _queries(database: Database, question: Question, asked: Asked) -> Sequence[L
             code="no_questions",
         )
     return found
-
-
-def _live(traces: Sequence[queries.Trace]) -> list[LabelledQuery]:
-    """As they were asked; each once, whoever asked it how often."""
-    found: dict[tuple[str, str], LabelledQuery] = {}
-    for trace in traces:
-        who = None if trace.as_user is None else _person(trace)
-        key = (trace.query or "", repr(who))
-        found.setdefault(key, LabelledQuery(id=trace.id, query=trace.query or "", as_user=who))
-    return list(found.values())
-
-
-def _person(trace: queries.Trace) -> Person:
-    named = trace.as_user or {}
-    return Person(named.get("user"), tuple(named.get("groups", ())))

@@ -48,6 +48,9 @@ class Place:
         made = self.team.manager.post("/v1/collections", json={"name": f"c-{uuid.uuid4().hex}"})
         return str(made.json()["id"])
 
+    def query_set(self) -> str:
+        return str(self.team.manager.post("/v1/query-sets", json={"name": fresh("set")}).json()["id"])
+
     def key(self) -> str:
         body = {"name": "k", "scopes": ["query"]}
         return str(self.team.manager.post(f"/v1/teams/{self.team.id}/keys", json=body).json()["id"])
@@ -124,6 +127,29 @@ WRITING: dict[str, tuple[str, Ask]] = {
     "sync_source": ("source.sync_requested", lambda at, client: client.post(f"/v1/sources/{at.source()}/sync")),
     "pause_source": ("source.paused", lambda at, client: client.post(f"/v1/sources/{at.source()}/pause")),
     "resume_source": ("source.resumed", _resumed),
+    "create_query_set": (
+        "query_set.created",
+        lambda _, client: client.post("/v1/query-sets", json={"name": fresh("set")}),
+    ),
+    "import_query_set": (
+        "query_set.created",
+        lambda _, client: client.post(
+            "/v1/query-sets:import", data={"name": fresh("set")}, files={"file": b"query,external_id\nq,a\n"}
+        ),
+    ),
+    "update_query_set": (
+        "query_set.changed",
+        lambda at, client: client.patch(f"/v1/query-sets/{at.query_set()}", json={"description": "d"}),
+    ),
+    "add_labelled_queries": (
+        "query_set.changed",
+        lambda at, client: client.post(f"/v1/query-sets/{at.query_set()}/queries", json={"queries": []}),
+    ),
+    "replace_labelled_queries": (
+        "query_set.changed",
+        lambda at, client: client.put(f"/v1/query-sets/{at.query_set()}/queries", json={"queries": []}),
+    ),
+    "delete_query_set": ("query_set.deleted", lambda at, client: client.delete(f"/v1/query-sets/{at.query_set()}")),
     "cancel_job": ("job.canceled", lambda at, client: client.post(f"/v1/jobs/{_job(at)}/cancel")),
     "retry_dead_letters": (
         "dead_letter.retried",

@@ -79,6 +79,16 @@ OPENS_TO: dict[str, set[str]] = {
     "create_backup": set(),
     "reconcile": set(),
     "list_operations": set(),
+    "create_query_set": _MANAGE,
+    "list_query_sets": _MANAGE,
+    "get_query_set": _MANAGE,
+    "update_query_set": _MANAGE,
+    "delete_query_set": _MANAGE,
+    "list_labelled_queries": _MANAGE,
+    "add_labelled_queries": _MANAGE,
+    "replace_labelled_queries": _MANAGE,
+    "import_query_set": _MANAGE,
+    "export_query_set": _MANAGE,
 }
 
 # A body that each route takes, for those that need one.
@@ -95,6 +105,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "discard_dead_letters": {"ids": ["job_of_nobody"]},
     "create_backup": {"name": "-"},
     "reconcile": {"repair": "-"},
+    "update_query_set": {"description": "d"},
+    "add_labelled_queries": {"queries": []},
+    "replace_labelled_queries": {"queries": []},
 }
 
 # Ids that stand elsewhere than in the path: (route, where, name), and what of another team is put there.
@@ -103,6 +116,8 @@ ELSEWHERE: list[tuple[str, str, str, str]] = [
     ("list_documents", "query", "collection", "collection"),
     ("list_jobs", "query", "source", "source_id"),
     ("list_jobs", "query", "document", "document_id"),
+    ("list_query_sets", "query", "collection", "collection"),
+    ("create_query_set", "body", "collection", "collection"),
     ("create_document", "body", "collection", "collection"),
     ("create_source", "body", "collection", "collection"),
     ("retrieve", "body", "collections", "collection"),
@@ -168,7 +183,10 @@ def own_everything(service: Service, folder: Path, collection: str) -> Owned:
     key = team.manager.post(f"/v1/teams/{team.id}/keys", json={"name": "k", "scopes": ["query"]}).json()["id"]
     team.drain()
     query = team.manager.post("/v1/retrieve", json={"query": "plans", "collections": [collection]}).json()["query_id"]
+    about = {"name": "theirs", "collection": collection, "queries": [{"query": "plans", "expect_nothing": True}]}
+    query_set = team.manager.post("/v1/query-sets", json=about).json()["id"]
     ids = {"team_id": team.id, "key_id": key, "collection": collection, "source_id": source, "query_id": query}
+    ids["query_set"] = query_set
     return Owned(team, {**ids, "document_id": document["id"], "job_id": document["job_id"]})
 
 
@@ -296,6 +314,7 @@ def test_ids_of_another_team_tell_nothing_in_queries_and_bodies_either(
             return operations[operation_id].call(client, {}, params={name: value})
         placed: Any = {"collections": [value], "filter": {"source": value}}.get(name, value)
         body = {
+            "create_query_set": {"name": "n"},
             "create_document": {"text": "x"},
             "create_source": {"name": "n", "type": "files", "config": {"root": "/nowhere"}},
             "retrieve": {"query": "plans"},
