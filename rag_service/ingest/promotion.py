@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
-from rag_service.db import Database, builds, collections, indexed
+from rag_service.db import Database, builds, collections, indexed, outbox
 from rag_service.db.builds import Build
 from rag_service.errors import Conflict, TooBusy
 from rag_service.ingest.builder import Builder
@@ -134,6 +134,8 @@ class Promotion:
                 return False
             before, after = {"index_version": active.id}, {"index_version": index.id}
             transaction.audit(f"index_version.{action}", index.id, team=target.team_id, before=before, after=after)
+            told = {"collection_id": index.collection_id, "collection": target.collection, "former": active.id}
+            outbox.emit(transaction, "index.promoted", target.team_id, {**told, **after, "how": action})
             return True
 
     def _refuse_losses(self, target: Build) -> None:
