@@ -234,11 +234,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     )
     models = Models(settings, embedder)
     pipelines = make_pipelines(settings, models)
-    chunker = make_chunker(settings, embedder, {})
-
-    sender = Sender(broker)
-    limits = ringing.Limits(settings.team_jobs, settings.team_syncs)
-    doorbell = Doorbell(database, lambda bell: sender.send(bell.queue, bell.kind, bell.job_id), limits)
+    doorbell = _doorbell(settings, database, broker)
     stopping = threading.Event()
 
     credentials = Credentials(database, make_vault(settings, alone=settings.qdrant_url is None))
@@ -251,9 +247,14 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     bell = BuildBell(doorbell)
     indexer = Indexer(database, blobs, vectors, sandbox.parse, pipelines, progress, calibration, bell.written)
     retriever = _retriever(settings, database, vectors, pipelines, blobs)
-    average_length = _TERMS_PER_TOKEN * settings.chunk_tokens
-    judge = make_judge(database, retriever)
-    indexes = make_indexes(indexer, bell, judge, stopping, average_length=average_length, soak_s=settings.soak_s)
+    indexes = make_indexes(
+        indexer,
+        bell,
+        make_judge(database, retriever),
+        stopping,
+        average_length=_average_length(settings),
+        soak_s=settings.soak_s,
+    )
     leases = Leases(database, settings.lease_s)
     return Runtime(
         settings=settings,
@@ -268,7 +269,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         sandbox=sandbox,
         leases=leases,
         progress=progress,
-        catalogue=Catalogue(database, vectors, embedder, chunker, average_length, pipelines),
+        catalogue=_catalogue(settings, database, vectors, embedder, pipelines),
         intake=intake,
         removal=removal,
         syncer=syncer,
@@ -289,6 +290,23 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         upkeep=make_upkeep(settings, Backup(database, blobs, vectors), intake, removal, doorbell),
         indexes=indexes,
     )
+
+
+def _doorbell(settings: Settings, database: Database, broker: Broker) -> Doorbell:
+    sender = Sender(broker)
+    limits = ringing.Limits(settings.team_jobs, settings.team_syncs)
+    return Doorbell(database, lambda bell: sender.send(bell.queue, bell.kind, bell.job_id), limits)
+
+
+def _average_length(settings: Settings) -> float:
+    return _TERMS_PER_TOKEN * settings.chunk_tokens
+
+
+def _catalogue(
+    settings: Settings, database: Database, vectors: VectorStore, embedder: Embedder, pipelines: Pipelines
+) -> Catalogue:
+    chunker = make_chunker(settings, embedder, {})
+    return Catalogue(database, vectors, embedder, chunker, _average_length(settings), pipelines)
 
 
 def _opener(credentials: Credentials, connect: Connect) -> Callable[[Source], Connector | Discreet]:
