@@ -230,7 +230,7 @@ class Build:
                 written = index
             terms = sum(encoder.lengths(words))
             if self.job is None:
-                # Before the commit: nobody would come back for them after it. It is behind, so it cannot begin to answer.
+                # Before the commit: nobody would come back for them after it. What is behind does not begin to answer.
                 may_purge(self.parts.database)
                 self.parts.vectors.delete(index.id, now.id, older_than=self._version)
             stale = self._commit(now, index, made, {"text_key": text_key, "term_count": terms})

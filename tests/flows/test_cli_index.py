@@ -1,4 +1,4 @@
-"""An operator changes how a collection is built with `rag index` alone: plan, build, watch, compare, switch, go back."""
+"""An operator with `rag index` alone: plan, build, watch, compare, switch, go back."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_plan_is_shown_and_nothing_is_built(url: str) -> None:
     before = len(told(url, "list")["data"])
     shown = index(url, "plan", "--chunk-tokens", "60", "--context", "none").stdout
     assert "structure-1(max=60, bare)" in shown
-    assert f"documents     {DOCUMENTS}" in shown
+    assert f"documents       {DOCUMENTS}\n" in shown
     assert "seconds" in shown
     assert len(told(url, "list")["data"]) == before
 
