@@ -61,6 +61,14 @@ class Queue(StrEnum):
     MAINTENANCE = "maintenance"
 
 
+class ProbeState(StrEnum):
+    """How something that is watched is. `unknown`: nobody has looked, or there is too little to look at."""
+
+    UNKNOWN = "unknown"
+    OK = "ok"
+    FAILING = "failing"
+
+
 class JobState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
