@@ -52,6 +52,19 @@ class JobKind(StrEnum):
     PROBE = "probe"
 
 
+class EventType(StrEnum):
+    """What webhooks are told of."""
+
+    DOCUMENT_READY = "document.ready"
+    DOCUMENT_FAILED = "document.failed"
+    DOCUMENT_DELETED = "document.deleted"
+    SYNC_FINISHED = "sync.finished"
+    SOURCE_DEGRADED = "source.degraded"
+    DELETION_HELD = "deletion.held"
+    INDEX_PROMOTED = "index.promoted"
+    PROBE_FAILED = "probe.failed"
+
+
 class Queue(StrEnum):
     """Where a job waits: what somebody waits for, what comes by the thousand, what reads sources, what tidies up."""
 
