@@ -1,4 +1,4 @@
-"""What is watched beside probes, by subject. Whoever sees a change of state first tells of it; nobody tells it twice."""
+"""What is watched beside probes, by subject. Whoever sees a change of state first tells of it, and nobody else."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
 
-from rag_service.db.tables import alarms
 from rag_service.db.upserts import upsert
+from rag_service.db.watched import alarms
 from rag_service.types import ProbeState, utc_now
 
 
@@ -53,6 +53,12 @@ def of_collection(connection: Connection, collection_id: str) -> list[Alarm]:
         Alarm(row.subject, row.kind, row.collection_id, ProbeState(row.state), row.detail, row.since)
         for row in connection.execute(query)
     ]
+
+
+def states(connection: Connection) -> dict[str, ProbeState]:
+    """How every subject was at the newest look."""
+    query = select(alarms.c.subject, alarms.c.state)
+    return {str(row.subject): ProbeState(row.state) for row in connection.execute(query)}
 
 
 def forget(connection: Connection, collection_id: str) -> None:

@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 from sqlalchemy import Connection, case, delete, func, select
 
-from rag_service.db.tables import answer_counts
 from rag_service.db.upserts import upsert
+from rag_service.db.watched import answer_counts
 
 EMPTY = -2
 UNSCORED = -1
@@ -67,7 +67,7 @@ def add(connection: Connection, counted: Mapping[Key, int]) -> None:
 def windows(
     connection: Connection, now: datetime, newest: timedelta, reference: timedelta, index: str | None = None
 ) -> dict[str, tuple[Counts, Counts]]:
-    """By index version: the counts of the newest hours, the present one included, and of the `reference` before them."""
+    """By index version: counts of the newest hours, with the present one, and of the `reference` before them."""
     cut = hour_of(now - newest)
     is_newest = case((answer_counts.c.hour > cut, 1), else_=0).label("is_newest")
     query = (

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, select
 
-from rag_service.db.tables import fingerprints
 from rag_service.db.upserts import upsert
+from rag_service.db.watched import fingerprints
 from rag_service.types import EmbedderIdentity, new_id, utc_now
 
 _LITTLE_ENDIAN = np.dtype("<f4")

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Row, Select, delete, func, insert, select, up
 from sqlalchemy.exc import IntegrityError
 
 from rag_service.db.pages import Page, fetch_page
-from rag_service.db.tables import collections, jobs, probe_runs, probes
+from rag_service.db.tables import collections, jobs
+from rag_service.db.watched import probe_runs, probes
 from rag_service.errors import Conflict, LimitExceeded, NotFound
 from rag_service.types import JobState, ProbeState, new_id, utc_now
 
@@ -181,11 +182,10 @@ def begin(connection: Connection, probe: Probe, job_id: str) -> None:
     change(connection, probe.id, job_id=job_id)
 
 
-def record(connection: Connection, run: Run, keep: int) -> ProbeState | None:
-    """Add a result, forget all but the newest `keep`, set the state. Returns the state before; None: it is gone."""
-    before = connection.execute(
-        select(probes.c.state).where(probes.c.id == run.probe_id).with_for_update()
-    ).scalar_one_or_none()
+def record(connection: Connection, run: Run, keep: int) -> Probe | None:
+    """Add a result, forget all but the newest `keep`, set the state. Returns the probe before; None: it is gone."""
+    locked = connection.execute(select(probes.c.id).where(probes.c.id == run.probe_id).with_for_update()).first()
+    before = None if locked is None else load(connection, run.probe_id)
     if before is None:
         return None
     row = {name: getattr(run, name) for name in ("id", "probe_id", "passed", "recall", "took_ms", "newest_at", "at")}
@@ -193,11 +193,9 @@ def record(connection: Connection, run: Run, keep: int) -> ProbeState | None:
     connection.execute(insert(probe_runs).values(**row, **lists))
     _forget_old(connection, run.probe_id, keep)
     state = ProbeState.OK if run.passed else ProbeState.FAILING
-    since = {} if before == state else {"since": run.at}
-    connection.execute(
-        update(probes).where(probes.c.id == run.probe_id).values(state=state, last_run=run.id, **since)
-    )
-    return ProbeState(before)
+    since = before.since if before.state == state else run.at
+    change(connection, run.probe_id, state=state, last_run=run.id, since=since)
+    return before
 
 
 def runs(connection: Connection, probe_id: str, *, limit: int, after: str | None) -> Page[Run]:

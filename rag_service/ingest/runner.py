@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from connectors.errors import RetryableSourceError, SourceError
@@ -81,6 +82,7 @@ class Runner:
     removal: Removal
     calibration: Calibration
     doorbell: Doorbell
+    probe: Callable[[Job], object]
     # Set when this process is going down: work stops at the next safe point and is handed back.
     stopping: threading.Event
     # Who holds the jobs that run here, as their history names it.
@@ -156,6 +158,8 @@ class Runner:
             self.indexer.index(job, stages)
         elif job.kind == JobKind.REFRESH:
             self.indexer.refresh(job)
+        elif job.kind == JobKind.PROBE:
+            self.probe(job)
         else:
             self.removal.run(job)
         return JobState.SUCCEEDED

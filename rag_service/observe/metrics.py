@@ -85,6 +85,19 @@ _drift = Gauge(
 _compared = Gauge("rag_index_drift_compared", "Indexes compared at the newest look.", registry=REGISTRY)
 _looked = Gauge("rag_index_drift_look_timestamp_seconds", "When that look was.", registry=REGISTRY)
 
+_fingerprint = Gauge(
+    "rag_embedder_fingerprint_cosine",
+    "Likeness of what the embedding model makes of the probe texts to what it made of them first.",
+    registry=REGISTRY,
+)
+_fingerprint_at = Gauge(
+    "rag_embedder_fingerprint_look_timestamp_seconds", "When that was looked at.", registry=REGISTRY
+)
+_probe_runs = Counter("rag_probe_runs", "Runs of probes, by how they ended.", ("outcome",), registry=REGISTRY)
+_probe_failures = Counter(
+    "rag_probe_failures", "What runs of probes found to be wrong, by check.", ("check",), registry=REGISTRY
+)
+
 
 class Few:
     """The first `most` values that come, and "other" for all that come later."""
@@ -163,3 +176,15 @@ def index_compared(chunks_apart: int, indexes: int) -> None:
     _drift.set(chunks_apart)
     _compared.set(indexes)
     _looked.set_to_current_time()
+
+
+def fingerprint_compared(cosine: float) -> None:
+    _fingerprint.set(cosine)
+    _fingerprint_at.set_to_current_time()
+
+
+def probe_ran(failed: Sequence[str]) -> None:
+    """A probe has been run; `failed` are the checks, by names of ours, that it did not pass."""
+    _probe_runs.labels("failing" if failed else "ok").inc()
+    for check in failed:
+        _probe_failures.labels(check).inc()

@@ -46,6 +46,7 @@ from rag_service.retrieval.why_not import WhyNot
 from rag_service.runtime import folder
 from rag_service.runtime.declared import put_on_record
 from rag_service.runtime.observing import shared_state
+from rag_service.runtime.probing import Probing, make_probing
 from rag_service.runtime.readiness import Readiness
 from rag_service.runtime.secret_keys import make_vault
 from rag_service.runtime.upkeep import Upkeep, make_upkeep
@@ -99,6 +100,7 @@ class Runtime:
     why_not: WhyNot
     traces: Traces
     drift: Drift
+    probing: Probing
     state: Cached
     retrieval_audit: RetrievalAudit
     credentials: Credentials
@@ -155,12 +157,14 @@ class Runtime:
         with self.database.transaction() as transaction:
             for source in sources.take_due(transaction.connection):
                 self.syncer.start(transaction, source)
+            self.probing.prober.queue_due(transaction)
             jobs.settle_parent(transaction.connection)
             lost = ringing.lost(transaction.connection, silent_for_s=_RING_AGAIN_S, limit=_RING_AT_MOST)
             waiting = ringing.fill(transaction.connection, self.doorbell.limits)
             self.doorbell.send_all((*lost, *waiting), transaction)
         self.traces.forget_old()
         self.drift.look_if_due()
+        self.probing.sweep()
 
     def admin_key(self) -> str:
         """The admin key: from the settings, or made once and kept in the data folder, readable by its owner only."""
@@ -176,13 +180,18 @@ class Runtime:
     def _readiness(self) -> Readiness:
         checks: dict[str, Callable[[], object]] = {
             "database": self.check_database,
-            "embedder": lambda: self.embedder.identity,
+            "embedder": self._check_embedder,
             "vectors": self._touch_vectors,
             "blobs": self.blobs.check,
             "queue": lambda: check(self.broker),
             "indexes": self.catalogue.check_indexes,
         }
         return Readiness(checks)
+
+    def _check_embedder(self) -> None:
+        """Raises ConfigError when it cannot be had, or no longer gives the vectors that it gave."""
+        _ = self.embedder.identity
+        self.probing.fingerprints.check()
 
     def _touch_vectors(self) -> None:
         with self.database.read() as connection:
@@ -208,6 +217,7 @@ class Runtime:
         self.progress.close()
         self.traces.close()
         self.retrieval_audit.close()
+        self.probing.close()
         self.vectors.close()
         self.database.close()
         while self._locks:
@@ -241,7 +251,12 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     calibration = Calibration(database, vectors, chunker, lexical_of, doorbell)
     indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, lexical_of, progress, calibration)
     retriever = _retriever(settings, database, vectors, embedder, blobs)
+    # A scheduler computes nothing, and shall not load a model to look at it.
+    probing = make_probing(settings, database, retriever, doorbell, lambda: () if role == "scheduler" else (embedder,))
     leases = Leases(database, settings.lease_s)
+    runner = Runner(
+        database, leases, indexer, syncer, removal, calibration, doorbell, probing.prober.run, stopping, _worker()
+    )
     return Runtime(
         settings=settings,
         database=database,
@@ -259,11 +274,12 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         syncer=syncer,
         indexer=indexer,
         calibration=calibration,
-        runner=Runner(database, leases, indexer, syncer, removal, calibration, doorbell, stopping, worker=_worker()),
+        runner=runner,
         dead_letters=DeadLetters(database),
         retriever=retriever,
         why_not=WhyNot(database, vectors, retriever),
         drift=Drift(database, vectors),
+        probing=probing,
         state=shared_state(database, broker),
         traces=_traces(settings, database),
         retrieval_audit=RetrievalAudit(database, enabled=settings.retrieval_audit),
