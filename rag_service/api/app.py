@@ -18,12 +18,14 @@ from rag_service.api import (
     jobs,
     metrics,
     openapi,
+    probes,
     problems,
     queries,
     retrieve,
     sources,
     teams,
     upkeep,
+    watched,
     why_not,
 )
 from rag_service.api.auditing import Audited
@@ -71,6 +73,8 @@ def create_app(runtime: Runtime) -> FastAPI:
         dead_letters,
         audit,
         upkeep,
+        probes,
+        watched,
         health,
         metrics,
         docs_page,

@@ -18,6 +18,7 @@ _LINKS = (
     ("create_document", "id", "document_id", ("get_document", "get_document_text", "delete_document")),
     ("create_document", "job_id", "job_id", ("get_job", "cancel_job")),
     ("create_source", "id", "source_id", ("get_source", "update_source", "sync_source", "delete_source")),
+    ("create_probe", "id", "probe_id", ("get_probe", "update_probe", "run_probe", "list_probe_runs", "delete_probe")),
     ("retrieve", "query_id", "query_id", ("get_query", "replay_query")),
 )
 _METHODS = frozenset({"get", "post", "put", "patch", "delete"})

@@ -232,9 +232,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     vectors = traced(make_vectors(settings), "vectors", "upsert", "delete", "update", "set_lexical", "search")
     embedder = make_embedder(settings)
     broker = make_broker(settings.redis_url, list(Queue))
-    sandbox = ParserSandbox(
-        settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes, scratch=_scratch(settings)
-    )
+    sandbox = _sandbox(settings)
     chunker = StructureChunker(embedder.token_spans, min(settings.chunk_tokens, embedder.window))
 
     sender = Sender(broker)
@@ -251,8 +249,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     calibration = Calibration(database, vectors, chunker, lexical_of, doorbell)
     indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, lexical_of, progress, calibration)
     retriever = _retriever(settings, database, vectors, embedder, blobs)
-    # A scheduler computes nothing, and shall not load a model to look at it.
-    probing = make_probing(settings, database, retriever, doorbell, lambda: () if role == "scheduler" else (embedder,))
+    probing = make_probing(settings, database, retriever, doorbell, lambda: _computing(role, embedder))
     leases = Leases(database, settings.lease_s)
     runner = Runner(
         database, leases, indexer, syncer, removal, calibration, doorbell, probing.prober.run, stopping, _worker()
@@ -295,6 +292,16 @@ def _opener(credentials: Credentials, connect: Connect) -> Callable[[Source], Co
 
 def _worker() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _computing(role: Role, embedder: Embedder) -> tuple[Embedder, ...]:
+    """A scheduler computes nothing, and shall not load a model to look at it."""
+    return () if role == "scheduler" else (embedder,)
+
+
+def _sandbox(settings: Settings) -> ParserSandbox:
+    limits = settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes
+    return ParserSandbox(*limits, scratch=_scratch(settings))
 
 
 def _scratch(settings: Settings) -> Path:

@@ -24,7 +24,7 @@ from rag_service.types import DocumentFailure, JobState
 from tests.conftest import Service, Started, Team, settings_for
 
 # Routes that concern all teams.
-OF_THE_SERVICE = {"create_backup", "reconcile"}
+OF_THE_SERVICE = {"create_backup", "reconcile", "accept_fingerprint"}
 # Routes that are asked by POST and change nothing.
 READING = {"retrieve", "why_not", "replay_query", "validate_source"}
 
@@ -51,6 +51,12 @@ class Place:
     def key(self) -> str:
         body = {"name": "k", "scopes": ["query"]}
         return str(self.team.manager.post(f"/v1/teams/{self.team.id}/keys", json=body).json()["id"])
+
+    def probe(self) -> str:
+        return str(self.team.manager.post("/v1/probes", json={"name": fresh("p"), **EXPECTS_NOTHING}).json()["id"])
+
+
+EXPECTS_NOTHING: dict[str, Any] = {"query": "q", "expect": {"nothing": True}}
 
 
 def fresh(prefix: str) -> str:
@@ -133,7 +139,29 @@ WRITING: dict[str, tuple[str, Ask]] = {
         "dead_letter.discarded",
         lambda at, client: client.post("/v1/admin/dead-letters:discard", json={"ids": [_letter(at)]}),
     ),
+    "create_probe": (
+        "probe.created",
+        lambda _, client: client.post("/v1/probes", json={"name": fresh("p"), **EXPECTS_NOTHING}),
+    ),
+    "update_probe": (
+        "probe.changed",
+        lambda at, client: client.patch(f"/v1/probes/{at.probe()}", json={"every_s": 60}),
+    ),
+    "delete_probe": ("probe.deleted", lambda at, client: client.delete(f"/v1/probes/{at.probe()}")),
+    "run_probe": ("probe.run_requested", lambda at, client: client.post(f"/v1/probes/{at.probe()}/run")),
+    "pause_probe": ("probe.paused", lambda at, client: client.post(f"/v1/probes/{at.probe()}/pause")),
+    "resume_probe": ("probe.resumed", lambda at, client: client.post(f"/v1/probes/{_paused_probe(at)}/resume")),
+    "accept_fingerprint": (
+        "fingerprint.accepted",
+        lambda _, client: client.post("/v1/admin/fingerprints:accept", json={"model": "hashing"}),
+    ),
 }
+
+
+def _paused_probe(at: Place) -> str:
+    probe_id = at.probe()
+    at.team.manager.post(f"/v1/probes/{probe_id}/pause")
+    return probe_id
 
 
 def _job(at: Place) -> str:

@@ -79,6 +79,18 @@ OPENS_TO: dict[str, set[str]] = {
     "create_backup": set(),
     "reconcile": set(),
     "list_operations": set(),
+    "create_probe": _MANAGE,
+    "list_probes": _MANAGE,
+    "get_probe": _MANAGE,
+    "update_probe": _MANAGE,
+    "delete_probe": _MANAGE,
+    "run_probe": _MANAGE,
+    "pause_probe": _MANAGE,
+    "resume_probe": _MANAGE,
+    "list_probe_runs": _MANAGE,
+    "get_collection_health": _MANAGE,
+    "list_fingerprints": set(),
+    "accept_fingerprint": set(),
 }
 
 # A body that each route takes, for those that need one.
@@ -95,6 +107,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "discard_dead_letters": {"ids": ["job_of_nobody"]},
     "create_backup": {"name": "-"},
     "reconcile": {"repair": "-"},
+    "update_probe": {"every_s": 60},
+    "accept_fingerprint": {"model": "-"},
 }
 
 # Ids that stand elsewhere than in the path: (route, where, name), and what of another team is put there.
@@ -105,6 +119,9 @@ ELSEWHERE: list[tuple[str, str, str, str]] = [
     ("list_jobs", "query", "document", "document_id"),
     ("create_document", "body", "collection", "collection"),
     ("create_source", "body", "collection", "collection"),
+    ("list_probes", "query", "collection", "collection"),
+    ("create_probe", "body", "collection", "collection"),
+    ("create_probe", "body", "expect", "source_id"),
     ("retrieve", "body", "collections", "collection"),
     ("retrieve", "body", "filter", "source_id"),
     ("why_not", "body", "document_id", "document_id"),
@@ -168,7 +185,10 @@ def own_everything(service: Service, folder: Path, collection: str) -> Owned:
     key = team.manager.post(f"/v1/teams/{team.id}/keys", json={"name": "k", "scopes": ["query"]}).json()["id"]
     team.drain()
     query = team.manager.post("/v1/retrieve", json={"query": "plans", "collections": [collection]}).json()["query_id"]
+    wanted = {"name": "p", "query": "plans", "collection": collection, "expect": {"documents": [document["id"]]}}
+    probe = team.manager.post("/v1/probes", json=wanted).json()["id"]
     ids = {"team_id": team.id, "key_id": key, "collection": collection, "source_id": source, "query_id": query}
+    ids["probe_id"] = probe
     return Owned(team, {**ids, "document_id": document["id"], "job_id": document["job_id"]})
 
 
@@ -294,10 +314,12 @@ def test_ids_of_another_team_tell_nothing_in_queries_and_bodies_either(
     def call(client: TestClient, value: str) -> Response:
         if where == "query":
             return operations[operation_id].call(client, {}, params={name: value})
-        placed: Any = {"collections": [value], "filter": {"source": value}}.get(name, value)
+        expected = {"max_age_s": 60, "source": value}
+        placed: Any = {"collections": [value], "filter": {"source": value}, "expect": expected}.get(name, value)
         body = {
             "create_document": {"text": "x"},
             "create_source": {"name": "n", "type": "files", "config": {"root": "/nowhere"}},
+            "create_probe": {"name": "n", "query": "plans", "expect": {"nothing": True}},
             "retrieve": {"query": "plans"},
             "why_not": {"query": "plans"} if name.endswith("_id") else {"query": "plans", "external_id": "x"},
         }[operation_id]
@@ -319,6 +341,7 @@ def test_what_a_team_owns_is_untouched_by_all_that(victim: Owned) -> None:
     assert team.document(ids["document_id"])["acl"]["public"] is True
     assert team.manager.get(f"/v1/sources/{ids['source_id']}").json()["paused"] is False
     assert team.manager.get(f"/v1/jobs/{ids['job_id']}").json()["state"] == "succeeded"
+    assert team.manager.get(f"/v1/probes/{ids['probe_id']}").json()["every_s"] == 3600
     keys = team.manager.get(f"/v1/teams/{team.id}/keys").json()["data"]
     assert next(key for key in keys if key["id"] == ids["key_id"])["revoked_at"] is None
 
