@@ -80,14 +80,14 @@ class Fingerprints:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def check(self) -> None:
+    def check(self, patience_s: float | None = None) -> None:
         """Raises ConfigError when a model has moved or cannot be had, as far as the newest look has shown.
 
-        Waits for the first look, but not for long: a model that does not answer, or still loads, has not moved.
+        Waits for the first look, four seconds unless said: a model that does not answer, or still loads, has not moved.
         """
         thread = self.look_if_due()
         if thread is not None and not self._verdicts:
-            thread.join(_PATIENCE_S)
+            thread.join(_PATIENCE_S if patience_s is None else patience_s)
         if self._broken is not None:
             raise self._broken
         for verdict in self.verdicts():
