@@ -40,8 +40,8 @@ def settle(
     if connection.execute(update(alarms).where(was_other).values(**values, since=now)).rowcount:
         return True
     row = {"subject": subject, "kind": kind, "collection_id": collection_id, **values, "since": now}
-    made = connection.execute(upsert(connection, alarms).values(row).on_conflict_do_nothing())
-    if made.rowcount:
+    made = upsert(connection, alarms).values(row).on_conflict_do_nothing().returning(alarms.c.subject)
+    if connection.execute(made).first() is not None:
         return state == ProbeState.FAILING
     connection.execute(update(alarms).where(alarms.c.subject == subject).values(**values))
     return False

@@ -229,7 +229,7 @@ def test_an_alarm_is_news_to_one_process_only_and_that_all_is_well_is_none_at_fi
     assert settle(ProbeState.OK, "well") is False
     for state in (ProbeState.FAILING, ProbeState.OK, ProbeState.FAILING):
         news: list[bool] = []
-        assert at_once(*[lambda s=state: news.append(settle(s))] * 4) == []
+        assert at_once(*[lambda s=state, n=news: n.append(settle(s))] * 4) == []
         assert sorted(news) == [False, False, False, True]
     with database.read() as connection:
         assert alarms.failing_by_kind(connection) == {"scores": 1}
