@@ -11,7 +11,9 @@ from rag_service.cli import (
     admin,
     doctor,
     documents,
+    fingerprints,
     jobs,
+    probes,
     queries,
     quickstart,
     scheduler,
@@ -55,9 +57,12 @@ app.add_typer(sources.commands, name="source")
 app.add_typer(documents.commands, name="document")
 app.add_typer(jobs.commands, name="job")
 app.add_typer(queries.commands, name="query")
+app.add_typer(probes.commands, name="probe")
 app.add_typer(teams.teams, name="team")
 app.add_typer(teams.keys, name="key")
 app.add_typer(admin.commands, name="admin")
 admin.commands.command("backup")(upkeep.backup)
 admin.commands.command("restore")(upkeep.restore)
 admin.commands.command("reconcile")(upkeep.reconcile)
+admin.commands.command("fingerprints")(fingerprints.fingerprints)
+admin.commands.command("accept-fingerprint")(fingerprints.accept_fingerprint)
