@@ -17,7 +17,6 @@ from connectors.base import Connector
 from rag_service.backup import exchange
 from rag_service.backup.take import Backup
 from rag_service.blobs import BlobStore
-from rag_service.chunking.structure import StructureChunker
 from rag_service.db import Database, collections, jobs, ringing, sources
 from rag_service.db.sources import Source
 from rag_service.embedding.base import Embedder
@@ -38,6 +37,7 @@ from rag_service.ingest.sync import Syncer
 from rag_service.observe.spans import traced
 from rag_service.observe.state import Cached
 from rag_service.parsing.sandbox import ParserSandbox
+from rag_service.pipelines import Pipelines
 from rag_service.queue import Broker, Sender, check, make_broker
 from rag_service.retrieval.audit import RetrievalAudit
 from rag_service.retrieval.retriever import Retriever
@@ -46,13 +46,13 @@ from rag_service.retrieval.why_not import WhyNot
 from rag_service.runtime import folder
 from rag_service.runtime.declared import put_on_record
 from rag_service.runtime.observing import shared_state
+from rag_service.runtime.pipelines import Models, make_chunker, make_pipelines
 from rag_service.runtime.probing import Probing, make_probing
 from rag_service.runtime.readiness import Readiness
 from rag_service.runtime.secret_keys import make_vault
 from rag_service.runtime.upkeep import Upkeep, make_upkeep
 from rag_service.runtime.variants import (
     Role,
-    lexical_of,
     make_blobs,
     make_connector,
     make_embedder,
@@ -83,6 +83,8 @@ class Runtime:
     blobs: BlobStore
     vectors: VectorStore
     embedder: Embedder
+    models: Models
+    pipelines: Pipelines
     broker: Broker
     doorbell: Doorbell
     sandbox: ParserSandbox
@@ -233,23 +235,21 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     embedder = make_embedder(settings)
     broker = make_broker(settings.redis_url, list(Queue))
     sandbox = _sandbox(settings)
-    chunker = StructureChunker(embedder.token_spans, min(settings.chunk_tokens, embedder.window))
-
-    sender = Sender(broker)
-    limits = ringing.Limits(settings.team_jobs, settings.team_syncs)
-    doorbell = Doorbell(database, lambda bell: sender.send(bell.queue, bell.kind, bell.job_id), limits)
+    models = Models(settings, embedder)
+    pipelines = make_pipelines(settings, models)
+    chunker = make_chunker(settings, embedder, {})
+    doorbell = _doorbell(settings, database, Sender(broker))
     stopping = threading.Event()
-
     credentials = Credentials(database, make_vault(settings, alone=settings.qdrant_url is None))
     connect = partial(make_connector, settings.source_root)
     intake = Intake(database, blobs, doorbell)
     removal = Removal(database, blobs, vectors, doorbell)
     syncer = Syncer(database, intake, removal, _opener(credentials, connect), doorbell, stopping)
     progress = ProgressBoard(database)
-    calibration = Calibration(database, vectors, chunker, lexical_of, doorbell)
-    indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, lexical_of, progress, calibration)
-    retriever = _retriever(settings, database, vectors, embedder, blobs)
-    probing = make_probing(settings, database, retriever, doorbell, lambda: _computing(role, embedder))
+    calibration = Calibration(database, vectors, pipelines, doorbell)
+    indexer = Indexer(database, blobs, vectors, sandbox.parse, pipelines, progress, calibration)
+    retriever = _retriever(settings, database, vectors, pipelines, blobs)
+    probing = make_probing(settings, database, retriever, doorbell, role=role, pipelines=pipelines, default=embedder)
     leases = Leases(database, settings.lease_s)
     runner = Runner(
         database, leases, indexer, syncer, removal, calibration, doorbell, probing.prober.run, stopping, _worker()
@@ -260,12 +260,14 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         blobs=blobs,
         vectors=vectors,
         embedder=embedder,
+        models=models,
+        pipelines=pipelines,
         broker=broker,
         doorbell=doorbell,
         sandbox=sandbox,
         leases=leases,
         progress=progress,
-        catalogue=Catalogue(database, vectors, embedder, chunker, _TERMS_PER_TOKEN * settings.chunk_tokens),
+        catalogue=Catalogue(database, vectors, embedder, chunker, _TERMS_PER_TOKEN * settings.chunk_tokens, pipelines),
         intake=intake,
         removal=removal,
         syncer=syncer,
@@ -286,17 +288,17 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     )
 
 
+def _doorbell(settings: Settings, database: Database, sender: Sender) -> Doorbell:
+    limits = ringing.Limits(settings.team_jobs, settings.team_syncs)
+    return Doorbell(database, lambda bell: sender.send(bell.queue, bell.kind, bell.job_id), limits)
+
+
 def _opener(credentials: Credentials, connect: Connect) -> Callable[[Source], Connector | Discreet]:
     return lambda source: connect(source.type, credentials.whole(source))
 
 
 def _worker() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def _computing(role: Role, embedder: Embedder) -> tuple[Embedder, ...]:
-    """A scheduler computes nothing, and shall not load a model to look at it."""
-    return () if role == "scheduler" else (embedder,)
 
 
 def _sandbox(settings: Settings) -> ParserSandbox:
@@ -309,13 +311,12 @@ def _scratch(settings: Settings) -> Path:
 
 
 def _retriever(
-    settings: Settings, database: Database, vectors: VectorStore, embedder: Embedder, blobs: BlobStore
+    settings: Settings, database: Database, vectors: VectorStore, pipelines: Pipelines, blobs: BlobStore
 ) -> Retriever:
     return Retriever(
         database,
         vectors=vectors,
-        embedder=embedder,
-        lexical=lexical_of,
+        pipelines=pipelines,
         reranker=make_reranker(settings),
         candidates=settings.candidates,
         read_text=blobs.get,

@@ -21,7 +21,7 @@ from rag_service.embedding.base import TextKind
 from rag_service.embedding.hashing import HashingEmbedder
 from rag_service.errors import ConfigError, RetryableError
 from rag_service.retrieval.probing import fingerprints as module
-from rag_service.retrieval.probing.fingerprints import Fingerprints, Verdict, least_cosine
+from rag_service.retrieval.probing.fingerprints import Fingerprints, Model, Verdict, least_cosine
 from rag_service.retrieval.probing.texts import TEXTS, digest
 from rag_service.types import new_id, utc_now
 from tests.conftest import Service, Started, settings_for
@@ -152,7 +152,7 @@ def metric(service: Service, name: str) -> float:
     return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
 
 
-class Model(HashingEmbedder):
+class Turning(HashingEmbedder):
     """Turns the vectors of its texts a little: by as many degrees (of one text, or of all) as it is told to."""
 
     def __init__(self, computation: str = "python") -> None:
@@ -194,9 +194,9 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
-def look(database: Database, model: Model, *degrees: float) -> Verdict:
+def look(database: Database, model: Turning, *degrees: float) -> Verdict:
     model.turned = list(degrees)
-    (verdict,) = Fingerprints(database, lambda: (model,), 60).look()
+    (verdict,) = Fingerprints(database, lambda: (Model(lambda: model),), 60).look()
     return verdict
 
 
@@ -204,17 +204,17 @@ class TestAModel:
     def test_that_computes_a_hundredth_of_a_percent_differently_has_not_moved_and_one_beyond_has(
         self, database: Database
     ) -> None:
-        assert look(database, Model(), 0.0).moved is False
-        assert look(database, Model(), 0.8).moved is False  # cosine 0.99990
-        verdict = look(database, Model(), 0.82)  # cosine 0.999898
+        assert look(database, Turning(), 0.0).moved is False
+        assert look(database, Turning(), 0.8).moved is False  # cosine 0.99990
+        verdict = look(database, Turning(), 0.82)  # cosine 0.999898
         assert verdict.moved
         assert verdict.cosine == pytest.approx(0.999898, abs=2e-6)
 
     def test_that_has_moved_for_one_of_the_texts_has_moved(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        look(database, Model(), 0.0)
-        model = Model()
+        look(database, Turning(), 0.0)
+        model = Turning()
         model.only = TEXTS[12]
         assert look(database, model, 1.5).moved
 
@@ -225,33 +225,33 @@ class TestAModel:
         assert look(database, model, 1.5).moved is False
 
     def test_that_differs_now_and_then_has_moved_only_where_it_does_so_twice(self, database: Database) -> None:
-        look(database, Model(), 0.0)
-        assert look(database, Model(), 5.0, 0.1).moved is False
-        assert look(database, Model(), 5.0, 5.0).moved
+        look(database, Turning(), 0.0)
+        assert look(database, Turning(), 5.0, 0.1).moved is False
+        assert look(database, Turning(), 5.0, 5.0).moved
 
     def test_of_another_runtime_may_differ_a_little_more_and_is_then_held_to_itself(self, database: Database) -> None:
-        look(database, Model("openvino bfloat16"), 0.0)
-        assert look(database, Model("torch float32"), 2.0).moved is False  # cosine 0.9994
-        again = look(database, Model("torch float32"), 2.0)
+        look(database, Turning("openvino bfloat16"), 0.0)
+        assert look(database, Turning("torch float32"), 2.0).moved is False  # cosine 0.9994
+        again = look(database, Turning("torch float32"), 2.0)
         assert again.cosine > 0.999999
-        assert look(database, Model("torch float32"), 0.0).moved
-        assert look(database, Model("openvino bfloat16"), 0.0).moved is False
+        assert look(database, Turning("torch float32"), 0.0).moved
+        assert look(database, Turning("openvino bfloat16"), 0.0).moved is False
 
     def test_of_another_runtime_is_not_taken_for_right_because_it_is_the_first_there(self, database: Database) -> None:
-        look(database, Model("openvino bfloat16"), 0.0)
+        look(database, Turning("openvino bfloat16"), 0.0)
         for _ in range(2):
-            assert look(database, Model("torch float32"), 3.0).moved  # cosine 0.9986
+            assert look(database, Turning("torch float32"), 3.0).moved  # cosine 0.9986
 
     def test_that_does_not_answer_has_not_moved_and_one_that_cannot_be_had_is_not_ready(
         self, database: Database
     ) -> None:
-        model = Model()
+        model = Turning()
         model.turned, model.away = [0.0], RetryableError("The API is busy.")
-        seen = Fingerprints(database, lambda: (model,), 60)
+        seen = Fingerprints(database, lambda: (Model(lambda: model),), 60)
         seen.check()
         assert seen.verdicts() == []
         model.away = ConfigError("The key is refused.")
-        broken = Fingerprints(database, lambda: (model,), 60)
+        broken = Fingerprints(database, lambda: (Model(lambda: model),), 60)
         with pytest.raises(ConfigError, match="refused"):
             broken.check()
         with pytest.raises(ConfigError, match="refused"):
@@ -259,16 +259,27 @@ class TestAModel:
         for one in (seen, broken):
             one.close()
 
+    def test_that_an_index_is_being_built_with_is_told_of_and_stops_nobody(self, database: Database) -> None:
+        look(database, Turning(), 0.0)
+        built, away = Turning(), Turning()
+        built.turned, away.away = [3.0], ConfigError("The key is refused.")
+        seen = Fingerprints(database, lambda: (Model(lambda: built, serving=False),), 60)
+        (verdict,) = seen.look()
+        assert verdict.moved
+        seen.check()
+        assert Fingerprints(database, lambda: (Model(lambda: away, serving=False),), 60).look() == []
+        seen.close()
+
     def test_that_hangs_keeps_nobody_waiting_who_asks_whether_the_service_is_ready(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "_PATIENCE_S", 0.05)
-        model = Model()
+        model = Turning()
         model.turned = [0.0]
         began = time.monotonic()
         embed = model.embed
         monkeypatch.setattr(model, "embed", lambda *asked: (time.sleep(1.0), embed(*asked))[1])
-        seen = Fingerprints(database, lambda: (model,), 60)
+        seen = Fingerprints(database, lambda: (Model(lambda: model),), 60)
         seen.check()
         assert time.monotonic() - began < 0.9
         seen.close()

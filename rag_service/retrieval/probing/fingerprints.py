@@ -38,10 +38,19 @@ _PATIENCE_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
+class Model:
+    """`embedder` raises ConfigError where it cannot be had. `serving`: questions are compared with its vectors."""
+
+    embedder: Callable[[], Embedder]
+    serving: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """`cosine` of the text that has moved most, 1.0 for a model seen first; `known_since` is when that was."""
 
     embedder: EmbedderIdentity
+    serving: bool
     computation: str
     cosine: float
     moved: bool
@@ -66,11 +75,11 @@ def probe_vectors(embedder: Embedder) -> NDArray[np.float32]:
 
 
 class Fingerprints:
-    """`embedders` gives those that this process computes with; each is looked at once in `every_s` seconds."""
+    """`models` gives those that this process computes with; each is looked at once in `every_s` seconds."""
 
-    def __init__(self, database: Database, embedders: Callable[[], Sequence[Embedder]], every_s: float) -> None:
+    def __init__(self, database: Database, models: Callable[[], Sequence[Model]], every_s: float) -> None:
         self._database = database
-        self._embedders = embedders
+        self._models = models
         self._every_s = every_s
         self._looking = threading.Lock()
         self._starting = threading.Lock()
@@ -81,7 +90,7 @@ class Fingerprints:
         self._closed = False
 
     def check(self, patience_s: float | None = None) -> None:
-        """Raises ConfigError when a model has moved or cannot be had, as far as the newest look has shown.
+        """Raises ConfigError when a model that serves has moved or cannot be had, as far as the newest look has shown.
 
         Waits for the first look, four seconds unless said: a model that does not answer, or still loads, has not moved.
         """
@@ -91,7 +100,7 @@ class Fingerprints:
         if self._broken is not None:
             raise self._broken
         for verdict in self.verdicts():
-            if verdict.moved:
+            if verdict.moved and verdict.serving:
                 raise ConfigError(_told(verdict), code="embedder_moved")
 
     def look_if_due(self) -> threading.Thread | None:
@@ -106,9 +115,12 @@ class Fingerprints:
             return self._thread
 
     def look(self) -> list[Verdict]:
-        """Embed the texts and compare. Raises RetryableError."""
+        """Embed the texts and compare. Raises RetryableError, and ConfigError for a model that serves and is not there.
+
+        One that an index version is being built with, and that cannot be asked, is that build's trouble.
+        """
         with self._looking:
-            found = [self._look_at(embedder) for embedder in self._embedders()]
+            found = [verdict for model in self._models() if (verdict := self._look_at(model)) is not None]
             self._verdicts, self._broken = {verdict.embedder: verdict for verdict in found}, None
             self._next = time.monotonic() + (_AGAIN_S if any(one.moved for one in found) else self._every_s)
             if found:
@@ -124,11 +136,11 @@ class Fingerprints:
 
         Returns how they were found to be. Vectors made before stay as they are: their indexes are to be built anew.
         """
-        chosen = [embedder for embedder in self._embedders() if embedder.identity.name == model]
-        if not chosen:
+        chosen = [one.embedder() for one in self._models()]
+        made = [(embedder, probe_vectors(embedder)) for embedder in chosen if embedder.identity.name == model]
+        if not made:
             raise NotFound("No embedding model of this name is in use. `GET /v1/admin/fingerprints` lists them.")
-        made = [(embedder, probe_vectors(embedder)) for embedder in chosen]
-        found = [self._compared(embedder, vectors) for embedder, vectors in made]
+        found = [self._compared(embedder, vectors, serving=True) for embedder, vectors in made]
         with self._database.transaction() as transaction:
             for (embedder, vectors), before in zip(made, found, strict=True):
                 identity, computation = embedder.identity, embedder.computation
@@ -153,17 +165,24 @@ class Fingerprints:
         except RagError as error:
             log.warning("the embedding model could not be compared: %s", error)
 
-    def _look_at(self, embedder: Embedder) -> Verdict:
-        verdict = self._compared(embedder, probe_vectors(embedder))
-        if verdict.moved:
-            # Some services compute a little differently now and then: what has moved is moved at the second look too.
-            again = self._compared(embedder, probe_vectors(embedder))
-            verdict = max(verdict, again, key=lambda one: one.cosine)
+    def _look_at(self, model: Model) -> Verdict | None:
+        try:
+            embedder = model.embedder()
+            verdict = self._compared(embedder, probe_vectors(embedder), model.serving)
+            if verdict.moved:
+                # Some services compute a little differently now and then: what has moved is so at the second look too.
+                again = self._compared(embedder, probe_vectors(embedder), model.serving)
+                verdict = max(verdict, again, key=lambda one: one.cosine)
+        except RagError as error:
+            if model.serving:
+                raise
+            log.warning("the embedding model of a build could not be compared: %s", error)
+            return None
         if self._is_news(verdict):
             self._tell(verdict)
         return verdict
 
-    def _compared(self, embedder: Embedder, vectors: NDArray[np.float32]) -> Verdict:
+    def _compared(self, embedder: Embedder, vectors: NDArray[np.float32], serving: bool) -> Verdict:
         identity, computation = embedder.identity, embedder.computation
         known = self._known(identity)
         if computation not in known and all(_is_same(one, vectors, SAME_ELSEWHERE) for one in known.values()):
@@ -174,7 +193,7 @@ class Fingerprints:
         against = [known[computation]] if computation in known else list(known.values())
         worst = min(against, key=lambda one: least_cosine(one.vectors, vectors))
         cosine = least_cosine(worst.vectors, vectors)
-        return Verdict(identity, computation, cosine, cosine < bound, worst.at, utc_now())
+        return Verdict(identity, serving, computation, cosine, cosine < bound, worst.at, utc_now())
 
     def _known(self, identity: EmbedderIdentity) -> dict[str, Fingerprint]:
         with self._database.read() as connection:
