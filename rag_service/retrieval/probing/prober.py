@@ -15,6 +15,7 @@ from rag_service.db.jobs import Job
 from rag_service.db.probes import Probe, Run
 from rag_service.errors import RagError
 from rag_service.observe import metrics
+from rag_service.observe.logs import fields
 from rag_service.retrieval.filters import parse_filter
 from rag_service.retrieval.plan import RetrievalRequest
 from rag_service.retrieval.probing.checks import (
@@ -68,12 +69,15 @@ class Prober:
         run = self._result(probe)
         with self.database.transaction() as transaction:
             before = probes.record(transaction.connection, run, self.keep)
-            if before is not None and _is_news(before, run):
+            is_news = before is not None and _is_news(before, run)
+            if is_news:
                 outbox.emit(transaction, EventType.PROBE_FAILED, probe.team_id, _event(probe, run))
-        metrics.probe_ran([failure["check"] for failure in run.failures])
-        for failure in run.failures:
-            level = logging.ERROR if failure["severity"] == "critical" else logging.WARNING
-            log.log(level, "probe %s failed: %s", probe.id, failure["check"])
+        checks = [failure["check"] for failure in run.failures]
+        metrics.probe_ran(checks)
+        if is_news:
+            level = logging.ERROR if is_critical(run.failures) else logging.WARNING if checks else logging.INFO
+            state = ProbeState.FAILING if checks else ProbeState.OK
+            log.log(level, "probe changed", extra=fields(probe_id=probe.id, state=state, checks=checks))
 
     def _result(self, probe: Probe) -> Run:
         began, expected = time.perf_counter(), expectation(probe.expect)
