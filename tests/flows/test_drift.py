@@ -192,10 +192,12 @@ def test_counting_costs_a_question_less_than_a_tenth_of_a_millisecond(own: Servi
 
 
 def test_processes_that_count_at_once_lose_nothing(own: Service, team: Team) -> None:
-    logs = [AnswerLog(Database(own.runtime.settings.sql_url)) for _ in range(2)]
+    databases = [Database(own.runtime.settings.sql_url) for _ in range(2)]
+    logs = [AnswerLog(database) for database in databases]
     hour, index = hour_of(utc_now()), index_of(team)
     for number in range(200):
         logs[number % 2]._writer.add((index, hour, number % 3))
-    for log in logs:
+    for log, database in zip(logs, databases, strict=True):
         log.close()
+        database.close()
     assert counts(team) == {0: 67, 1: 67, 2: 66}
