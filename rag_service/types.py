@@ -49,6 +49,7 @@ class JobKind(StrEnum):
     REMOVE = "remove"
     REFRESH = "refresh"
     CALIBRATE = "calibrate"
+    DELIVER = "deliver"
 
 
 class EventType(StrEnum):

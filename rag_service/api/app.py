@@ -24,6 +24,7 @@ from rag_service.api import (
     sources,
     teams,
     upkeep,
+    webhooks,
     why_not,
 )
 from rag_service.api.auditing import Audited
@@ -71,6 +72,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         dead_letters,
         audit,
         upkeep,
+        webhooks,
         health,
         metrics,
         docs_page,

@@ -24,6 +24,7 @@ from rag_service.db.documents import Document
 from rag_service.db.jobs import Job
 from rag_service.embedding.base import Embedder, LexicalEncoder
 from rag_service.errors import UnsupportedDocument
+from rag_service.ingest import notices
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.fields import fields_of
 from rag_service.ingest.hold import may_purge
@@ -285,6 +286,7 @@ class _Build:
             if chunks.replace(connection, now, values, made) is None:
                 return False
             documents.record(connection, now.id, self._version, "indexed", chunks=len(made))
+            notices.ready(transaction, now, self._version, len(made))
         return True
 
     def _advance(self, status: DocumentStatus, stage: str) -> None:

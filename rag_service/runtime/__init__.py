@@ -22,6 +22,7 @@ from rag_service.db import Database, collections, jobs, ringing, sources
 from rag_service.db.sources import Source
 from rag_service.embedding.base import Embedder
 from rag_service.errors import ConfigError
+from rag_service.ingest import notices
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.catalogue import Catalogue
 from rag_service.ingest.credentials import Credentials
@@ -48,6 +49,7 @@ from rag_service.runtime.declared import put_on_record
 from rag_service.runtime.observing import shared_state
 from rag_service.runtime.readiness import Readiness
 from rag_service.runtime.secret_keys import make_vault
+from rag_service.runtime.telling import make_courier
 from rag_service.runtime.upkeep import Upkeep, make_upkeep
 from rag_service.runtime.variants import (
     Role,
@@ -62,6 +64,7 @@ from rag_service.runtime.variants import (
 from rag_service.settings import Settings
 from rag_service.types import Queue
 from rag_service.vectors.base import VectorStore
+from rag_service.webhooks.courier import Courier
 
 Connect: TypeAlias = Callable[[str, Mapping[str, Any]], Connector | Discreet]
 
@@ -104,6 +107,7 @@ class Runtime:
     credentials: Credentials
     connect: Connect
     upkeep: Upkeep
+    courier: Courier
     _locks: list[IO[str]] = field(default_factory=list)
 
     @property
@@ -128,6 +132,7 @@ class Runtime:
         if self.database.is_shared and (self.keeps_to_itself or self.settings.blobs_url is None):
             folder.check_shared(self.settings.data_dir, self.database)
         self.credentials.check_keys()
+        self.courier.secrets.check_keys()
         put_on_record(self.database, self.settings)
         self.catalogue.check_indexes()
         self.catalogue.make_indexes()
@@ -147,7 +152,7 @@ class Runtime:
                 jobs.release_all(transaction.connection)
             if not self.settings.redis_url:
                 ringing.forget_all(transaction.connection)
-            jobs.settle_parent(transaction.connection)
+            notices.settle(transaction)
             self.doorbell.send_all(ringing.fill(transaction.connection, self.doorbell.limits), transaction)
 
     def sweep(self) -> None:
@@ -155,10 +160,11 @@ class Runtime:
         with self.database.transaction() as transaction:
             for source in sources.take_due(transaction.connection):
                 self.syncer.start(transaction, source)
-            jobs.settle_parent(transaction.connection)
+            notices.settle(transaction)
             lost = ringing.lost(transaction.connection, silent_for_s=_RING_AGAIN_S, limit=_RING_AT_MOST)
             waiting = ringing.fill(transaction.connection, self.doorbell.limits)
             self.doorbell.send_all((*lost, *waiting), transaction)
+        self.courier.sweep()
         self.traces.forget_old()
         self.drift.look_if_due()
 
@@ -232,7 +238,9 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     doorbell = Doorbell(database, lambda bell: sender.send(bell.queue, bell.kind, bell.job_id), limits)
     stopping = threading.Event()
 
-    credentials = Credentials(database, make_vault(settings, alone=settings.qdrant_url is None))
+    vault = make_vault(settings, alone=settings.qdrant_url is None)
+    credentials = Credentials(database, vault)
+    courier = make_courier(settings, database, doorbell, vault, stopping)
     connect = partial(make_connector, settings.source_root)
     intake = Intake(database, blobs, doorbell)
     removal = Removal(database, blobs, vectors, doorbell)
@@ -259,7 +267,9 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         syncer=syncer,
         indexer=indexer,
         calibration=calibration,
-        runner=Runner(database, leases, indexer, syncer, removal, calibration, doorbell, stopping, worker=_worker()),
+        runner=Runner(
+            database, leases, indexer, syncer, removal, calibration, doorbell, courier.run, stopping, worker=_worker()
+        ),
         dead_letters=DeadLetters(database),
         retriever=retriever,
         why_not=WhyNot(database, vectors, retriever),
@@ -270,6 +280,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         credentials=credentials,
         connect=connect,
         upkeep=make_upkeep(settings, Backup(database, blobs, vectors), intake, removal, doorbell),
+        courier=courier,
     )
 
 
