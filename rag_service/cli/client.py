@@ -74,9 +74,13 @@ class Service:
     def post(self, path: str, content: object = None) -> Any:
         return self.send("POST", path, json=content)
 
-    def send(self, method: str, path: str, *, named: bool = True, **request: Any) -> Any:
-        """The JSON of the answer, None when it has none; `named` False: of no team. Raises CommandFailed."""
-        return _body(self._ask(method, path, headers=self._team_of(path) if named else {}, **request))
+    def send(self, method: str, path: str, **request: Any) -> Any:
+        """The JSON of the answer, None when it has none. Raises CommandFailed."""
+        return _body(self._ask(method, path, headers=self._team_of(path), **request))
+
+    def send_for_all(self, method: str, path: str, **request: Any) -> Any:
+        """The same of what belongs to no team."""
+        return _body(self._ask(method, path, **request))
 
     def stream(self, path: str, **params: Any) -> Iterator[str]:
         """An answer that is not JSON, as it comes. Raises CommandFailed."""

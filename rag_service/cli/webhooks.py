@@ -22,7 +22,7 @@ AllTeams = Annotated[bool, typer.Option("--all-teams", help="Of all teams; takes
 @connected
 def add_webhook(
     session: Session,
-    url: Annotated[str, typer.Argument(metavar="URL", help="Where messages are posted.")],
+    address: Annotated[str, typer.Argument(metavar="URL", help="Where messages are posted.")],
     events: Annotated[
         list[str], typer.Option("--event", metavar="TYPE", help="Such as document.failed; repeat for more.")
     ],
@@ -31,8 +31,9 @@ def add_webhook(
     all_teams: AllTeams = False,
 ) -> None:
     """Make a webhook and print its secret, which is shown this once."""
-    wanted = {"url": url, "events": events, "description": description, "all_teams": all_teams}
-    made = session.service.send("POST", _PATH, json=wanted, named=not all_teams)
+    wanted = {"url": address, "events": events, "description": description, "all_teams": all_teams}
+    send = session.service.send_for_all if all_teams else session.service.send
+    made = send("POST", _PATH, json=wanted)
     session.output.data(made)
     session.output.show(f"Webhook {made['id']} is there. Try it: rag webhook test {made['id']}")
     session.output.show(f"Its secret, shown this once: {made['secret']}")
@@ -42,8 +43,8 @@ def add_webhook(
 @connected
 def list_webhooks(session: Session, *, limit: Limit = 100, all_teams: AllTeams = False) -> None:
     """List the webhooks of the team."""
-    params = {"limit": min(limit, 1000), "all_teams": all_teams}
-    page = session.service.send("GET", _PATH, params=params, named=not all_teams)
+    send = session.service.send_for_all if all_teams else session.service.send
+    page = send("GET", _PATH, params={"limit": min(limit, 1000), "all_teams": all_teams})
     session.output.data(page)
     rows = [(one["id"], one["url"], _state(one), one["events"], one["description"]) for one in page["data"]]
     columns = ("ID", "Address", "State", "Events", "Description")

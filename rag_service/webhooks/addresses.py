@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
@@ -18,8 +18,22 @@ MOST_URL = 2_048
 _SCHEMES = {"http": 80, "https": 443}
 # IPv6 prefixes whose last 32 bits are an IPv4 address that a gateway passes on to (RFC 6052).
 _NAT64 = IPv6Network("64:ff9b::/96")
-# Public by number, but answers inside of every machine of its cloud with that machine's secrets (Azure's wire server).
-_INSIDE_CLOUDS = frozenset({IPv4Address("168.63.129.16")})
+# All that is routed of IPv6 (IANA, IPv6 Global Unicast Address Assignments).
+_UNICAST = IPv6Network("2000::/3")
+# What `is_global` takes for public though the special-purpose registries of IANA do not, or is no longer in use; and
+# the wire server of Azure, which answers inside of each machine of that cloud with the machine's secrets.
+_NOT_PUBLIC = tuple(
+    map(
+        ip_network,
+        (
+            "168.63.129.16/32",
+            "192.0.0.0/24",
+            "192.88.99.0/24",
+            "2001::/23",
+            "3fff::/20",
+        ),
+    )
+)
 
 
 class AddressRefusedError(Exception):
@@ -75,7 +89,7 @@ def is_public(address: Address) -> bool:
         inner = inner or address.sixtofour
         if inner is not None:
             return is_public(inner)
-        if address.teredo is not None:
+        if address not in _UNICAST:
             return False
-    usual = address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
-    return usual and address not in _INSIDE_CLOUDS
+    usual = address.is_global and not (address.is_multicast or address.is_reserved)
+    return usual and not any(address in network for network in _NOT_PUBLIC)

@@ -70,6 +70,8 @@ class Post:
             target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
             connection.request("POST", target, body, {**headers, "Host": parts.netloc, "Connection": "close"})
             answer = connection.getresponse()
+            if time.monotonic() >= until:  # what was broken off looks like an answer whose head has ended
+                raise TimeoutError
             return Answer(_reason(answer.status), answer.status, retry_after=_seconds(answer.getheader("Retry-After")))
 
     def _connected(self, addresses: Sequence[str], port: int, until: float) -> socket.socket:
