@@ -268,7 +268,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         indexer=indexer,
         calibration=calibration,
         runner=Runner(
-            database, leases, indexer, syncer, removal, calibration, doorbell, courier.run, stopping, worker=_worker()
+            database, leases, indexer, syncer, removal, calibration, doorbell, courier.run, stopping, _worker()
         ),
         dead_letters=DeadLetters(database),
         retriever=retriever,
