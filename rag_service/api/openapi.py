@@ -19,6 +19,8 @@ _LINKS = (
     ("create_document", "job_id", "job_id", ("get_job", "cancel_job")),
     ("create_source", "id", "source_id", ("get_source", "update_source", "sync_source", "delete_source")),
     ("retrieve", "query_id", "query_id", ("get_query", "replay_query")),
+    ("give_feedback", "id", "feedback_id", ("delete_feedback",)),
+    ("create_webhook", "id", "webhook_id", ("get_webhook", "update_webhook", "recover_webhook", "delete_webhook")),
 )
 _METHODS = frozenset({"get", "post", "put", "patch", "delete"})
 _WHY = {

@@ -36,7 +36,11 @@ def _checked(url: str) -> str:
 
 
 Url: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=MOST_URL), AfterValidator(_checked)]
-Events: TypeAlias = Annotated[list[EventType], Field(min_length=1, max_length=len(EventType))]
+Events: TypeAlias = Annotated[
+    list[EventType],
+    Field(min_length=1, max_length=len(EventType)),
+    AfterValidator(lambda events: list(dict.fromkeys(events))),
+]
 Description: TypeAlias = Annotated[str, StringConstraints(max_length=500)]
 
 
@@ -52,7 +56,7 @@ Keeper: TypeAlias = Annotated[Caller, Depends(_keeper)]
 class WebhookIn(Model):
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"url": "https://example.com/hooks/rag", "events": ["document.failed", "source.degraded"]}]
+            "examples": [{"url": "https://hooks.example/rag", "events": ["document.failed", "source.degraded"]}]
         }
     )
 
@@ -160,8 +164,7 @@ def create_webhook(service: Service, caller: Keeper, webhook: WebhookIn) -> NewW
         connection = transaction.connection
         if webhooks.count(connection, team) >= _MOST:
             raise Conflict(f"There are {_MOST} webhooks already. Delete one first.", code="too_many_webhooks")
-        events = list(dict.fromkeys(webhook.events))
-        made = webhooks.add(connection, team, url=webhook.url, events=events, description=webhook.description)
+        made = webhooks.add(connection, team, url=webhook.url, events=webhook.events, description=webhook.description)
         secret = service.courier.secrets.renew(connection, made)
         transaction.audit("webhook.created", made.id, team=team or None, after=_decisive(made))
         made = webhooks.get(connection, team, made.id)
@@ -182,6 +185,48 @@ def list_webhooks(
     with service.database.read() as connection:
         page = webhooks.page(connection, team, limit=limit, after=after)
     return Listing[WebhookRecord].of(page, lambda one: WebhookRecord(**_shown(one)))
+
+
+# Before the routes of a webhook itself, whose id would take the name of the action for a part of it.
+@router.post("/{webhook_id}:rotate")
+def rotate_webhook_secret(
+    service: Service, caller: Keeper, webhook_id: Id, wanted: RotateIn | None = None
+) -> NewSecret:
+    """Give it a new secret. For a day, or as said, messages carry a signature with the former one too."""
+    overlap = timedelta(seconds=(wanted or RotateIn.model_validate({})).overlap_s)
+    with service.database.transaction() as transaction:
+        webhook = _found(transaction.connection, caller, webhook_id)
+        secret = service.courier.secrets.renew(transaction.connection, webhook, overlap)
+        _audit(transaction, "webhook.secret_rotated", webhook, overlap_s=overlap.total_seconds())
+    return NewSecret(secret=secret)
+
+
+@router.post("/{webhook_id}:test")
+def test_webhook(service: Service, caller: Keeper, webhook_id: Id) -> Tried:
+    """Send one message of the type `webhook.test` and say how it was answered."""
+    with service.database.read() as connection:
+        webhook = _found(connection, caller, webhook_id)
+    answer = service.courier.try_out(webhook)
+    return Tried(delivered=answer.reason == DELIVERED, status=answer.status, reason=answer.reason, ms=answer.ms)
+
+
+@router.post("/{webhook_id}:recover", status_code=202)
+def recover_webhook(service: Service, caller: Keeper, webhook_id: Id, wanted: RecoverIn) -> Recovered:
+    """Tell it again what it did not accept since then, with the same ids. Also what came while it was disabled."""
+    with service.database.transaction() as transaction:
+        webhook = _found(transaction.connection, caller, webhook_id)
+        if not webhook.enabled:
+            raise Conflict("This webhook is disabled. Enable it first.", code="webhook_disabled")
+        since = wanted.since.isoformat()
+        _audit(transaction, "webhook.replayed", webhook, since=since, delivered=wanted.delivered)
+    queued, last = 0, ""
+    while True:  # some at a time: others write in between
+        with service.database.transaction() as transaction:
+            some, next_after = deliveries.replay(transaction, webhook, wanted.since, last, repeat=wanted.delivered)
+        queued += some
+        if next_after is None:
+            return Recovered(queued=queued)
+        last = next_after
 
 
 @router.get("/{webhook_id}")
@@ -221,28 +266,6 @@ def delete_webhook(service: Service, caller: Keeper, webhook_id: Id) -> None:
         _audit(transaction, "webhook.deleted", webhook, before=_decisive(webhook))
 
 
-@router.post("/{webhook_id}:rotate")
-def rotate_webhook_secret(
-    service: Service, caller: Keeper, webhook_id: Id, wanted: RotateIn | None = None
-) -> NewSecret:
-    """Give it a new secret. For a day, or as said, messages carry a signature with the former one too."""
-    overlap = timedelta(seconds=(wanted or RotateIn.model_validate({})).overlap_s)
-    with service.database.transaction() as transaction:
-        webhook = _found(transaction.connection, caller, webhook_id)
-        secret = service.courier.secrets.renew(transaction.connection, webhook, overlap)
-        _audit(transaction, "webhook.secret_rotated", webhook, overlap_s=overlap.total_seconds())
-    return NewSecret(secret=secret)
-
-
-@router.post("/{webhook_id}:test")
-def test_webhook(service: Service, caller: Keeper, webhook_id: Id) -> Tried:
-    """Send one message of the type `webhook.test` and say how it was answered."""
-    with service.database.read() as connection:
-        webhook = _found(connection, caller, webhook_id)
-    answer = service.courier.try_out(webhook)
-    return Tried(delivered=answer.reason == DELIVERED, status=answer.status, reason=answer.reason, ms=answer.ms)
-
-
 @router.get("/{webhook_id}/deliveries")
 def list_webhook_deliveries(
     service: Service,
@@ -258,25 +281,6 @@ def list_webhook_deliveries(
         webhook = _found(connection, caller, webhook_id)
         page = deliveries.page(connection, webhook.id, state, limit=limit, after=after)
     return Listing[DeliveryRecord].of(page, DeliveryRecord.of)
-
-
-@router.post("/{webhook_id}:recover", status_code=202)
-def recover_webhook(service: Service, caller: Keeper, webhook_id: Id, wanted: RecoverIn) -> Recovered:
-    """Tell it again what it did not accept since then, with the same ids. Also what came while it was disabled."""
-    with service.database.transaction() as transaction:
-        webhook = _found(transaction.connection, caller, webhook_id)
-        if not webhook.enabled:
-            raise Conflict("This webhook is disabled. Enable it first.", code="webhook_disabled")
-        since = wanted.since.isoformat()
-        _audit(transaction, "webhook.replayed", webhook, since=since, delivered=wanted.delivered)
-    queued, last = 0, ""
-    while True:  # some at a time: others write in between
-        with service.database.transaction() as transaction:
-            some, next_after = deliveries.replay(transaction, webhook, wanted.since, last, repeat=wanted.delivered)
-        queued += some
-        if next_after is None:
-            return Recovered(queued=queued)
-        last = next_after
 
 
 def _of(caller: Caller, *, all_teams: bool) -> str:

@@ -51,7 +51,7 @@ class Place:
         return str(made.json()["id"])
 
     def webhook(self) -> str:
-        body = {"url": "https://example.com/hook", "events": ["probe.failed"]}
+        body = {"url": "https://hooks.example/hook", "events": ["probe.failed"]}
         return str(self.team.manager.post("/v1/webhooks", json=body).json()["id"])
 
     def feedback(self) -> str:
@@ -139,7 +139,9 @@ WRITING: dict[str, tuple[str, Ask]] = {
     "delete_feedback": ("feedback.deleted", lambda at, client: client.delete(f"/v1/feedback/{at.feedback()}")),
     "create_webhook": (
         "webhook.created",
-        lambda _, client: client.post("/v1/webhooks", json={"url": "https://a.example", "events": ["probe.failed"]}),
+        lambda _, client: client.post(
+            "/v1/webhooks", json={"url": "https://hooks.example", "events": ["probe.failed"]}
+        ),
     ),
     "update_webhook": (
         "webhook.changed",

@@ -196,7 +196,7 @@ def own_everything(service: Service, folder: Path, collection: str) -> Owned:
     team.drain()
     query = team.manager.post("/v1/retrieve", json={"query": "plans", "collections": [collection]}).json()["query_id"]
     said = team.manager.post("/v1/feedback", json={"query_id": query, "rating": "like"}).json()["id"]
-    hook = {"url": "https://example.com/hook", "events": ["probe.failed"]}
+    hook = {"url": "https://hooks.example/hook", "events": ["probe.failed"]}
     webhook = team.manager.post("/v1/webhooks", json=hook).json()["id"]
     ids = {"team_id": team.id, "key_id": key, "collection": collection, "source_id": source, "query_id": query}
     ids |= {"feedback_id": said, "webhook_id": webhook}
