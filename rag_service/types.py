@@ -43,6 +43,23 @@ class DocumentStatus(StrEnum):
     DELETED = "deleted"
 
 
+class IndexState(StrEnum):
+    """building -> catching_up -> ready -> active -> soaking -> retired, or failed on the way to ready."""
+
+    BUILDING = "building"
+    CATCHING_UP = "catching_up"
+    READY = "ready"
+    ACTIVE = "active"
+    SOAKING = "soaking"
+    RETIRED = "retired"
+    FAILED = "failed"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether changes of documents reach it."""
+        return self not in (IndexState.RETIRED, IndexState.FAILED)
+
+
 class JobKind(StrEnum):
     SYNC = "sync"
     INDEX = "index"
@@ -50,6 +67,7 @@ class JobKind(StrEnum):
     REFRESH = "refresh"
     CALIBRATE = "calibrate"
     DELIVER = "deliver"
+    BUILD = "build"
 
 
 class EventType(StrEnum):
@@ -223,13 +241,17 @@ class Collection:
 class IndexVersion:
     """One physical build of a collection; `id` is the name of the index in the vector store.
 
-    `calibration` numbers the encoding of its lexical vectors: analyser and average length change with it only. Once
-    a question was asked the index is `settled`: its average length stays, so that no score moves.
+    `number` counts the builds of the collection from 1. `pipeline` is what of it differs from the settings:
+    `{"embedding": {...}, "chunking": {...}, "language": "de"}`, or nothing. `calibration` numbers the encoding of its
+    lexical vectors: analyser and average length change with it only. Once a question was asked the index is `settled`:
+    its average length stays, so that no score moves.
     """
 
     id: str
     collection_id: str
-    state: str
+    number: int
+    state: IndexState
+    pipeline: Mapping[str, Any]
     embedder: EmbedderIdentity
     chunker: str
     analyser: str

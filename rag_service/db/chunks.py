@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, delete, insert, or_, select
 
 from rag_service.access import AccessScope
 from rag_service.db.acls import readable_few, scope_parameters
-from rag_service.db.documents import Document, change
 from rag_service.db.pages import Page
-from rag_service.db.tables import chunks, collections, documents, index_versions
+from rag_service.db.tables import chunks, collections, documents, index_versions, indexed_documents
 from rag_service.types import Chunk, ChunkText, ConfirmedChunk
+
+# The chunk is of the version that its own index version answers with.
+_ANSWERS = and_(
+    indexed_documents.c.index_version == chunks.c.index_version,
+    indexed_documents.c.document_id == chunks.c.document_id,
+    indexed_documents.c.version == chunks.c.version,
+)
 
 
 def confirming(allowed: ColumnElement[bool]) -> Select[Any]:
-    """Of the chunks `chunk_ids`, those whose version is the one that answers and whose document is `allowed`."""
+    """Of the chunks `chunk_ids`, those that their index version answers with and whose document is `allowed`.
+
+    Whether that index version is the active one is not asked: a question ends on the one that it began on.
+    """
     return (
         select(
             chunks,
@@ -26,20 +35,19 @@ def confirming(allowed: ColumnElement[bool]) -> Select[Any]:
             documents.c.media_type,
             documents.c.metadata,
             documents.c.source_id,
-            documents.c.indexed_hash,
-            documents.c.parser,
-            documents.c.index_version,
-            documents.c.searchable_at,
+            indexed_documents.c.content_hash,
+            indexed_documents.c.parser,
+            indexed_documents.c.searchable_at,
             collections.c.name.label("collection"),
             index_versions.c.chunker,
             index_versions.c.embedding_model,
         )
         .join(documents, documents.c.id == chunks.c.document_id)
         .join(collections, collections.c.id == documents.c.collection_id)
-        .join(index_versions, index_versions.c.id == documents.c.index_version)
+        .join(indexed_documents, _ANSWERS)
+        .join(index_versions, index_versions.c.id == chunks.c.index_version)
         .where(
             chunks.c.id.in_(bindparam("chunk_ids", expanding=True)),
-            chunks.c.version == documents.c.indexed_version,
             allowed,
         )
     )
@@ -49,34 +57,30 @@ def confirming(allowed: ColumnElement[bool]) -> Select[Any]:
 CONFIRMED = confirming(readable_few())
 
 
-def replace(
-    connection: Connection, document: Document, values: Mapping[str, Any], new: Sequence[Chunk]
-) -> Document | None:
-    """Make `new` the chunks that answer and set `values`, in one step, if the row is as it was read; else None."""
-    stored = change(connection, document, values)
-    if stored is None:
-        return None
-    forget(connection, document.id)
+def replace(connection: Connection, index: str, document_id: str, new: Sequence[Chunk]) -> None:
+    """Make `new` the chunks of the document in this index version."""
+    connection.execute(delete(chunks).where(chunks.c.document_id == document_id, chunks.c.index_version == index))
     if new:
-        connection.execute(insert(chunks), [_row(chunk) for chunk in new])
-    return stored
+        connection.execute(insert(chunks), [{**_row(chunk), "index_version": index} for chunk in new])
 
 
 def forget(connection: Connection, document_id: str, *, up_to: int | None = None) -> None:
-    """Delete a document's chunks: all, or those of versions up to `up_to`."""
+    """Delete a document's chunks in all index versions: all, or those of versions up to `up_to`."""
     query = delete(chunks).where(chunks.c.document_id == document_id)
     connection.execute(query if up_to is None else query.where(chunks.c.version <= up_to))
 
 
-def of_document(connection: Connection, document_id: str, version: int) -> list[Chunk]:
-    """All chunks of one version, in reading order; none when another version answers."""
-    query = select(chunks).where(chunks.c.document_id == document_id, chunks.c.version == version)
+def of_document(connection: Connection, index: str, document_id: str, version: int) -> list[Chunk]:
+    """All chunks of one version in one index version, in reading order; none when another version answers."""
+    query = select(chunks).where(
+        chunks.c.document_id == document_id, chunks.c.index_version == index, chunks.c.version == version
+    )
     return [_chunk(row) for row in connection.execute(query.order_by(chunks.c.ordinal))]
 
 
 def page(connection: Connection, document_id: str, *, limit: int, after: str | None) -> Page[Chunk]:
-    """In reading order; the cursor is the ordinal of the last one shown."""
-    query = select(chunks).where(chunks.c.document_id == document_id).order_by(chunks.c.ordinal)
+    """In the active index version, in reading order; the cursor is the ordinal of the last one shown."""
+    query = select(chunks).where(_active(document_id)).order_by(chunks.c.ordinal)
     if after is not None:
         query = query.where(chunks.c.ordinal > (int(after) if after.isdecimal() else -1))
     rows = connection.execute(query.limit(limit + 1)).all()
@@ -84,9 +88,25 @@ def page(connection: Connection, document_id: str, *, limit: int, after: str | N
     return Page(shown, str(shown[-1].ordinal) if len(rows) > limit else None)
 
 
-def ids_of(connection: Connection, document_id: str) -> frozenset[str]:
-    """The chunks of the version that answers; none while none does."""
-    return frozenset(connection.execute(select(chunks.c.id).where(chunks.c.document_id == document_id)).scalars())
+def ids_of(connection: Connection, index: str, document_id: str, version: int | None = None) -> frozenset[str]:
+    """The chunks of the version that the index version answers with, if it is that one; none while none does."""
+    query = select(chunks.c.id).where(chunks.c.document_id == document_id, chunks.c.index_version == index)
+    if version is not None:
+        query = query.where(chunks.c.version == version)
+    return frozenset(connection.execute(query).scalars())
+
+
+def holding(connection: Connection, indexes: Collection[str], hashes: Collection[str]) -> dict[str, tuple[str, str]]:
+    """By hash of what was embedded: (index version, chunk) that has a vector of it, where one of `indexes` has."""
+    query = select(chunks.c.text_hash, chunks.c.index_version, chunks.c.id).where(
+        chunks.c.index_version.in_(indexes), chunks.c.text_hash.in_(hashes)
+    )
+    return {row.text_hash: (row.index_version, row.id) for row in connection.execute(query)}
+
+
+def _active(document_id: str) -> ColumnElement[bool]:
+    active = select(documents.c.index_version).where(documents.c.id == document_id).scalar_subquery()
+    return and_(chunks.c.document_id == document_id, chunks.c.index_version == active)
 
 
 def confirm(connection: Connection, chunk_ids: Sequence[str], scope: AccessScope) -> dict[str, ConfirmedChunk]:
@@ -99,22 +119,24 @@ def confirm(connection: Connection, chunk_ids: Sequence[str], scope: AccessScope
 
 
 def around(
-    connection: Connection, hits: Sequence[Chunk], before: int, after: int, scope: AccessScope
+    connection: Connection, hits: Sequence[tuple[str, Chunk]], before: int, after: int, scope: AccessScope
 ) -> dict[str, list[tuple[Chunk, str]]]:
-    """By document: its chunks near `hits`, each with the key of the text they lie in.
+    """By document: its chunks near `hits`, which come with their index version, each with the key of its text.
 
     As `confirm`: of documents that `scope` may read now, and of the hit's version while that is the one that answers.
     """
     near = [
         (chunks.c.document_id == hit.document_id)
+        & (chunks.c.index_version == index)
         & (chunks.c.version == hit.version)
         & chunks.c.ordinal.between(hit.ordinal - before, hit.ordinal + after)
-        for hit in hits
+        for index, hit in hits
     ]
     query = (
-        select(chunks, documents.c.text_key)
+        select(chunks, indexed_documents.c.text_key)
         .join(documents, documents.c.id == chunks.c.document_id)
-        .where(or_(*near), chunks.c.version == documents.c.indexed_version, readable_few())
+        .join(indexed_documents, _ANSWERS)
+        .where(or_(*near), readable_few())
     )
     found: dict[str, list[tuple[Chunk, str]]] = {}
     for row in connection.execute(query, scope_parameters(scope)):
@@ -154,7 +176,7 @@ def _confirmed(row: Row[Any]) -> ConfirmedChunk:
         media_type=row.media_type or "",
         metadata=row.metadata,
         source_id=row.source_id or None,
-        content_hash=row.indexed_hash,
+        content_hash=row.content_hash,
         parser=row.parser,
         chunker=row.chunker,
         embedding_model=row.embedding_model,

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from rag_service.db.pages import Page, fetch_page
 from rag_service.db.tables import collections, index_versions
 from rag_service.errors import Conflict, NotFound
-from rag_service.types import Collection, EmbedderIdentity, IndexVersion, new_id, utc_now
+from rag_service.types import Collection, EmbedderIdentity, IndexState, IndexVersion, new_id, utc_now
 
 DEFAULT = "default"
 _NEVER = 0
+
+IS_LIVE = index_versions.c.state.in_([state for state in IndexState if state.is_live])
 
 # Asked by every query: made once.
 _NAMED = select(collections).where(
@@ -87,12 +89,18 @@ def add_index(
     analyser: str,
     average_length: float,
     calibrate_at: int = 0,
+    state: IndexState = IndexState.ACTIVE,
+    pipeline: Mapping[str, Any] | None = None,
+    **more: object,
 ) -> IndexVersion:
-    """Record a new index version and make it the active one; it is measured after `calibrate_at` chunks."""
+    """Record a new index version, by default as the active one; it is measured after `calibrate_at` chunks."""
+    numbers = select(func.max(index_versions.c.number)).where(index_versions.c.collection_id == collection_id)
     row = {
         "id": new_id("idx"),
         "collection_id": collection_id,
-        "state": "active",
+        "number": (connection.execute(numbers).scalar() or 0) + 1,
+        "state": state,
+        "pipeline": dict(pipeline or {}),
         "embedding_model": embedder.name,
         "embedding_revision": embedder.revision,
         "dimensions": embedder.dimensions,
@@ -101,9 +109,11 @@ def add_index(
         "average_length": average_length,
         "calibrate_at": calibrate_at,
         "created_at": utc_now(),
+        **more,
     }
-    made = _index(connection.execute(insert(index_versions).values(row).returning(*index_versions.c)).one())
-    change(connection, collection_id, active_index=made.id)
+    made = index_of(connection.execute(insert(index_versions).values(row).returning(*index_versions.c)).one())
+    if state == IndexState.ACTIVE:
+        change(connection, collection_id, active_index=made.id)
     return made
 
 
@@ -112,18 +122,22 @@ def index_version(connection: Connection, index: str) -> IndexVersion:
     row = connection.execute(select(index_versions).where(index_versions.c.id == index)).first()
     if row is None:
         raise NotFound("This index version is gone.")
-    return _index(row)
+    return index_of(row)
 
 
 def note_written(connection: Connection, index: IndexVersion, chunk_count: int) -> tuple[int, int] | None:
-    """Count chunks written under the calibration that `index` has; None when it has another one by now.
+    """Count chunks written under the calibration that `index` has; None when it has another one by now, or is held.
 
     Returns how many have ever been written, and at how many the average length is to be measured (0: never). Holds
     the row until the transaction ends: a change of calibration waits for what is written under the former one.
     """
     row = connection.execute(
         update(index_versions)
-        .where(index_versions.c.id == index.id, index_versions.c.calibration == index.calibration)
+        .where(
+            index_versions.c.id == index.id,
+            index_versions.c.calibration == index.calibration,
+            or_(index_versions.c.holding_until.is_(None), index_versions.c.holding_until < utc_now()),
+        )
         .values(chunks_written=index_versions.c.chunks_written + chunk_count)
         .returning(index_versions.c.chunks_written, index_versions.c.calibrate_at)
     ).first()
@@ -159,7 +173,7 @@ def active_index(connection: Connection, collection_id: str) -> IndexVersion:
     row = connection.execute(_ACTIVE, {"collection": collection_id}).first()
     if row is None:
         raise NotFound("The collection of this document is gone.")
-    return _index(row)
+    return index_of(row)
 
 
 def active_indexes(connection: Connection, team_id: str, names: Sequence[str]) -> list[tuple[Collection, IndexVersion]]:
@@ -177,20 +191,58 @@ def active_indexes(connection: Connection, team_id: str, names: Sequence[str]) -
 def all_active(connection: Connection) -> list[IndexVersion]:
     """Every active index version of every team: what a start checks its model against."""
     query = select(index_versions).join(collections, collections.c.active_index == index_versions.c.id)
-    return [_index(row) for row in connection.execute(query)]
+    return [index_of(row) for row in connection.execute(query)]
 
 
 def all_active_by_team(connection: Connection) -> list[tuple[IndexVersion, str]]:
     """Every active index version with the team whose collection it is of."""
     pair = index_versions.join(collections, collections.c.active_index == index_versions.c.id)
     query = select(index_versions, collections.c.team_id.label("team")).select_from(pair)
-    return [(_index(row), str(row.team)) for row in connection.execute(query)]
+    return [(index_of(row), str(row.team)) for row in connection.execute(query)]
+
+
+def live_indexes(connection: Connection, collection_id: str) -> list[IndexVersion]:
+    """Those of a collection that changes of its documents must reach, the active one first."""
+    query = select(index_versions).where(index_versions.c.collection_id == collection_id, IS_LIVE)
+    found = [index_of(row) for row in connection.execute(query.order_by(index_versions.c.id))]
+    return sorted(found, key=lambda index: index.state != IndexState.ACTIVE)
+
+
+def all_live(connection: Connection) -> list[IndexVersion]:
+    """The same of every collection of every team."""
+    return [index_of(row) for row in connection.execute(select(index_versions).where(IS_LIVE))]
+
+
+def all_indexes(connection: Connection, collection_id: str) -> list[str]:
+    """The names of all indexes of a collection whose files may be there."""
+    query = select(index_versions.c.id).where(
+        index_versions.c.collection_id == collection_id, index_versions.c.retired_at.is_(None)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def named_index(connection: Connection, team_id: str, index: str) -> tuple[Collection, IndexVersion]:
+    """An index version of a team with its collection. Raises NotFound, also for another team's."""
+    query = select(index_versions).join(collections, collections.c.id == index_versions.c.collection_id)
+    row = connection.execute(query.where(index_versions.c.id == index, collections.c.team_id == team_id)).first()
+    if row is None:
+        raise NotFound("There is no such index version in this team.")
+    return get(connection, team_id, row.collection_id), index_of(row)
+
+
+def live_index(connection: Connection, team_id: str, index: str) -> IndexVersion | None:
+    """An index version of a team that can be asked; None where there is no such."""
+    query = select(index_versions).join(collections, collections.c.id == index_versions.c.collection_id)
+    mine = (index_versions.c.id == index) & (collections.c.team_id == team_id)
+    row = connection.execute(query.where(mine, IS_LIVE)).first()
+    return None if row is None else index_of(row)
 
 
 def wished_storage(connection: Connection) -> dict[str, dict[str, Any]]:
-    """By active index, what its collection wishes of a server that keeps vectors."""
-    query = select(collections.c.active_index, collections.c.storage).where(collections.c.active_index.is_not(None))
-    return {row.active_index: row.storage for row in connection.execute(query)}
+    """By live index, what its collection wishes of a server that keeps vectors."""
+    pair = index_versions.join(collections, collections.c.id == index_versions.c.collection_id)
+    query = select(index_versions.c.id, collections.c.storage).select_from(pair).where(IS_LIVE)
+    return {row.id: row.storage for row in connection.execute(query)}
 
 
 def _collection(row: Row[Any]) -> Collection:
@@ -207,11 +259,13 @@ def _collection(row: Row[Any]) -> Collection:
     )
 
 
-def _index(row: Row[Any]) -> IndexVersion:
+def index_of(row: Row[Any]) -> IndexVersion:
     return IndexVersion(
         id=row.id,
         collection_id=row.collection_id,
-        state=row.state,
+        number=row.number,
+        state=IndexState(row.state),
+        pipeline=row.pipeline,
         embedder=EmbedderIdentity(row.embedding_model, row.embedding_revision, row.dimensions),
         chunker=row.chunker,
         analyser=row.analyser,

@@ -15,9 +15,9 @@ from rag_service.access import AccessScope, AccessTokens, tokens_of
 from rag_service.db import dead_letters
 from rag_service.db.acls import acl_from_json, acl_to_json, readable, store_tokens
 from rag_service.db.pages import Page, fetch_page
-from rag_service.db.tables import document_access, document_events, documents, sources
+from rag_service.db.tables import document_access, document_events, documents, indexed_documents, sources
 from rag_service.errors import NotFound
-from rag_service.types import DocumentEvent, DocumentFailure, DocumentStatus, IndexVersion, Metadata, new_id, utc_now
+from rag_service.types import DocumentEvent, DocumentFailure, DocumentStatus, Metadata, new_id, utc_now
 
 NO_SOURCE = ""
 _ENDED = (DocumentStatus.READY, DocumentStatus.FAILED, DocumentStatus.DELETED)
@@ -56,8 +56,6 @@ class Document:
     text_key: str | None
     parser: str
     chunk_count: int
-    term_count: int
-    calibration: int
     searchable_at: datetime | None
     created_at: datetime
     updated_at: datetime
@@ -187,35 +185,6 @@ def page(
     return fetch_page(connection, query, documents, document_of, limit=limit, after=after)
 
 
-def average_length(connection: Connection, index: IndexVersion) -> float | None:
-    """Terms per chunk over all that the index version answers with; None while that is nothing."""
-    query = select(func.sum(documents.c.term_count), func.sum(documents.c.chunk_count)).where(_answering(index))
-    terms, chunks = connection.execute(query).one()
-    return terms / chunks if terms else None
-
-
-def encoded_before(connection: Connection, index: IndexVersion, limit: int) -> list[Document]:
-    """Documents whose lexical vectors are of another calibration than the index version's."""
-    query = select(documents).where(_answering(index), documents.c.calibration != index.calibration)
-    return [document_of(row) for row in connection.execute(query.limit(limit))]
-
-
-def note_encoded(connection: Connection, document: Document, calibration: int, term_count: int) -> None:
-    """Its lexical vectors are of this calibration now; of no effect when another version answers meanwhile."""
-    same = (documents.c.id == document.id) & (documents.c.indexed_version == document.indexed_version)
-    values = {"calibration": calibration, "term_count": term_count}
-    connection.execute(update(documents).where(same).values(values))
-
-
-def _answering(index: IndexVersion) -> ColumnElement[bool]:
-    return (
-        (documents.c.collection_id == index.collection_id)
-        & (documents.c.index_version == index.id)
-        & documents.c.indexed_version.is_not(None)
-        & documents.c.deleted_at.is_(None)
-    )
-
-
 def show_progress(connection: Connection, document_id: str, version: int, status: DocumentStatus) -> None:
     """Note how far a version is; of no effect when it has ended or the document has moved on."""
     mine = (documents.c.id == document_id) & (documents.c.version == version) & documents.c.status.in_(_UNDER_WAY)
@@ -277,6 +246,7 @@ def mark_deleted(
     for start in range(0, len(ids), 500):
         part = ids[start : start + 500]
         connection.execute(delete(document_access).where(document_access.c.document_id.in_(part)))
+        connection.execute(delete(indexed_documents).where(indexed_documents.c.document_id.in_(part)))
         dead_letters.discard_of_documents(connection, part)
     return ids
 
@@ -301,7 +271,6 @@ def mark_purged(connection: Connection, document: Document) -> bool:
         "blob_key": "",
         "indexed_version": None,
         "chunk_count": 0,
-        "term_count": 0,
     }
     values = {**blank, **gone, "purged_at": utc_now(), "searchable_at": None}
     return bool(connection.execute(update(documents).where(still).values(**values)).rowcount)
@@ -372,8 +341,9 @@ def _event(row: Row[Any]) -> DocumentEvent:
     return DocumentEvent(at=row.at, kind=row.kind, version=row.version, detail=row.detail)
 
 
-def document_of(row: Row[Any]) -> Document:
-    values = {name: value for name, value in row._mapping.items() if name != "purged_at"}
+def document_of(row: Row[Any], *, leave_out: str = "") -> Document:
+    """Of a row of the table; `leave_out` names a column that was selected besides."""
+    values = {name: value for name, value in row._mapping.items() if name not in ("purged_at", leave_out)}
     values["status"] = DocumentStatus(row.status)
     values["acl"] = None if row.acl is None else acl_from_json(row.acl)
     values["error"] = None if row.error is None else DocumentFailure(**row.error)

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.engine import Dialect
@@ -114,6 +115,20 @@ index_versions = Table(
     Column("dimensions", Integer, nullable=False),
     Column("chunker", String(200), nullable=False),
     Column("analyser", String(200), nullable=False),
+    Column("number", Integer, nullable=False, server_default="1"),  # of its collection's, from 1
+    Column("pipeline", Json, nullable=False, server_default="{}"),  # what differs from the settings
+    Column("note", Text, nullable=False, server_default=""),
+    Column("paused", Boolean, nullable=False, server_default=false()),
+    Column("priority", String(20), nullable=False, server_default="normal"),
+    Column("max_concurrency", Integer, nullable=False, server_default="1"),
+    Column("progress", Json, nullable=False, server_default="{}"),
+    Column("quality", Json),  # the newest comparison with the active one
+    Column("error", Json),
+    _time("holding_until"),  # commits to it wait until then: another one is about to take its place
+    _time("built_at"),
+    _time("activated_at"),
+    _time("retire_at"),
+    _time("retired_at"),
     Column("average_length", Float, nullable=False),
     Column("calibration", Integer, nullable=False, default=0),  # grows with every change of analyser or average length
     Column("chunks_written", Integer, nullable=False, default=0),  # ever: says when to measure the average anew
@@ -170,14 +185,13 @@ documents = Table(
     Column("status", String(20), nullable=False),
     Column("error", Json),
     Column("listing", Integer, nullable=False, default=0),
+    # What the active index version answers with: its row in indexed_documents, repeated.
     Column("indexed_version", Integer),
     Column("indexed_hash", String(64)),
     Column("index_version", String(80)),
     Column("text_key", String(200)),
     Column("parser", String(100), nullable=False, default=""),
     Column("chunk_count", Integer, nullable=False, default=0),
-    Column("term_count", Integer, nullable=False, default=0),  # of all chunks, as the lexical leg measures them
-    Column("calibration", Integer, nullable=False, default=0),  # the index version's when its vectors were encoded
     _time("searchable_at"),
     _time("created_at", nullable=False),
     _time("updated_at", nullable=False),
@@ -195,6 +209,24 @@ document_access = Table(
     Column("document_id", String(80), primary_key=True),
     Column("deny", Boolean, primary_key=True),
     Column("token", String(600), primary_key=True),
+)
+
+# What each index version answers with. A row with an error: this version of the document could not be built into it.
+indexed_documents = Table(
+    "indexed_documents",
+    metadata,
+    Column("index_version", String(80), primary_key=True),
+    Column("document_id", String(80), primary_key=True, index=True),
+    Column("version", Integer, nullable=False),
+    Column("content_hash", String(64)),
+    Column("text_key", String(200)),
+    Column("outline", Json),  # title, layout and page map of the text, as parsed
+    Column("parser", String(100), nullable=False),
+    Column("chunk_count", Integer, nullable=False),
+    Column("term_count", Integer, nullable=False),  # of all chunks, as the lexical leg measures them
+    Column("calibration", Integer, nullable=False),  # the index version's when its vectors were encoded
+    _time("searchable_at"),
+    Column("error", Json),
 )
 
 document_events = Table(
@@ -222,7 +254,9 @@ chunks = Table(
     Column("heading_path", Json, nullable=False),
     Column("tokens", Integer, nullable=False),
     Column("text_hash", String(64), nullable=False),
+    Column("index_version", String(80), nullable=False, server_default=""),
     Index(None, "document_id", "ordinal"),
+    Index(None, "index_version", "text_hash"),
 )
 
 # Conditions of partial indexes: a query that contains the very same words is answered from the index alone.
