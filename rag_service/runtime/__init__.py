@@ -226,25 +226,18 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     """Wire the service. Opens nothing yet and loads no model. Raises ConfigError for a mix that cannot work."""
     refuse_impossible(settings, role)
     database = Database(settings.sql_url, settings.database_pool)
-    blobs = traced(make_blobs(settings), "blobs", "put", "get", "delete")
-    vectors = traced(make_vectors(settings), "vectors", "upsert", "delete", "update", "set_lexical", "search")
+    blobs, vectors = _stores(settings)
     embedder = make_embedder(settings)
     broker = make_broker(settings.redis_url, list(Queue))
-    sandbox = ParserSandbox(
-        settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes, scratch=_scratch(settings)
-    )
+    sandbox = _sandbox(settings)
     models = Models(settings, embedder)
     pipelines = make_pipelines(settings, models)
     chunker = make_chunker(settings, embedder, {})
 
-    sender = Sender(broker)
-    limits = ringing.Limits(settings.team_jobs, settings.team_syncs)
-    doorbell = Doorbell(database, lambda bell: sender.send(bell.queue, bell.kind, bell.job_id), limits)
+    doorbell = _doorbell(settings, database, broker)
     stopping = threading.Event()
-
-    vault = make_vault(settings, alone=settings.qdrant_url is None)
-    credentials = Credentials(database, vault)
-    courier = make_courier(settings, database, doorbell, vault, stopping)
+    credentials = Credentials(database, make_vault(settings, alone=settings.qdrant_url is None))
+    courier = make_courier(settings, credentials, doorbell, stopping)
     connect = partial(make_connector, settings.source_root)
     intake = Intake(database, blobs, doorbell)
     removal = Removal(database, blobs, vectors, doorbell)
@@ -288,6 +281,23 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         upkeep=make_upkeep(settings, Backup(database, blobs, vectors), intake, removal, doorbell),
         courier=courier,
     )
+
+
+def _sandbox(settings: Settings) -> ParserSandbox:
+    return ParserSandbox(
+        settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes, scratch=_scratch(settings)
+    )
+
+
+def _stores(settings: Settings) -> tuple[BlobStore, VectorStore]:
+    blobs = traced(make_blobs(settings), "blobs", "put", "get", "delete")
+    return blobs, traced(make_vectors(settings), "vectors", "upsert", "delete", "update", "set_lexical", "search")
+
+
+def _doorbell(settings: Settings, database: Database, broker: Broker) -> Doorbell:
+    sender = Sender(broker)
+    limits = ringing.Limits(settings.team_jobs, settings.team_syncs)
+    return Doorbell(database, lambda bell: sender.send(bell.queue, bell.kind, bell.job_id), limits)
 
 
 def _opener(credentials: Credentials, connect: Connect) -> Callable[[Source], Connector | Discreet]:
