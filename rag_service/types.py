@@ -66,6 +66,7 @@ class JobKind(StrEnum):
     REMOVE = "remove"
     REFRESH = "refresh"
     CALIBRATE = "calibrate"
+    DELIVER = "deliver"
     BUILD = "build"
     PROBE = "probe"
 

@@ -20,6 +20,8 @@ _LINKS = (
     ("create_source", "id", "source_id", ("get_source", "update_source", "sync_source", "delete_source")),
     ("create_probe", "id", "probe_id", ("get_probe", "update_probe", "run_probe", "list_probe_runs", "delete_probe")),
     ("retrieve", "query_id", "query_id", ("get_query", "replay_query")),
+    ("give_feedback", "id", "feedback_id", ("delete_feedback",)),
+    ("create_webhook", "id", "webhook_id", ("get_webhook", "update_webhook", "recover_webhook", "delete_webhook")),
 )
 _METHODS = frozenset({"get", "post", "put", "patch", "delete"})
 _WHY = {

@@ -11,6 +11,7 @@ from rag_service.cli import (
     admin,
     doctor,
     documents,
+    feedback,
     fingerprints,
     jobs,
     probes,
@@ -22,6 +23,7 @@ from rag_service.cli import (
     sources,
     teams,
     upkeep,
+    webhooks,
 )
 
 app = typer.Typer(
@@ -58,6 +60,8 @@ app.add_typer(documents.commands, name="document")
 app.add_typer(jobs.commands, name="job")
 app.add_typer(queries.commands, name="query")
 app.add_typer(probes.commands, name="probe")
+app.add_typer(feedback.commands, name="feedback")
+app.add_typer(webhooks.commands, name="webhook")
 app.add_typer(teams.teams, name="team")
 app.add_typer(teams.keys, name="key")
 app.add_typer(admin.commands, name="admin")
