@@ -38,7 +38,7 @@ _Ref: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=100)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-class FeedbackIn(Model):
+class SaidIn(Model):
     """Of one hit, named by chunk or document, or of the answer as a whole. It says something: rating, signal or more.
 
     Said again of the same, signals add up and the rest replaces what was said before.
@@ -71,7 +71,7 @@ class FeedbackIn(Model):
     expected_document_id: _Ref | None = Field(None, description="The document that should have been found.")
 
     @model_validator(mode="after")
-    def _says_something(self) -> FeedbackIn:
+    def _says_something(self) -> SaidIn:
         if self.rating is None and not (self.signals or self.comment or self.expected_document_id):
             raise ValueError("give a rating, signals, a comment or expected_document_id")
         if self.reasons and self.rating is None:
@@ -159,7 +159,7 @@ Wanted: TypeAlias = Annotated[FeedbackFilter, Depends(_wanted)]
 
 
 @router.post("", status_code=201)
-def give_feedback(service: Service, caller: Asker, said: FeedbackIn) -> FeedbackRecord:
+def give_feedback(service: Service, caller: Asker, said: SaidIn) -> FeedbackRecord:
     """Say how good an answer was, or what was done with it. The key is the one that asked, or one that manages."""
     asked_by = None if caller.manages else caller.key_id or ""
     trace = service.traces.get(caller.team, said.query_id, asked_by=asked_by)
@@ -221,7 +221,7 @@ def delete_feedback(service: Service, caller: Manager, feedback_id: Id) -> None:
         transaction.audit("feedback.deleted", feedback_id, team=caller.team)
 
 
-def _made(connection: Connection, caller: Caller, trace: Trace, said: FeedbackIn) -> Feedback:
+def _made(connection: Connection, caller: Caller, trace: Trace, said: SaidIn) -> Feedback:
     """Raises NotFound alike for what is no hit, what may not be read any more, and what is not there."""
     scope = scope_of(caller.principal(_as_user(caller, trace)))
     if said.expected_document_id is not None:
@@ -266,7 +266,7 @@ def _as_user(caller: Caller, trace: Trace) -> AsUser | None:
     return AsUser.model_validate(trace.as_user)
 
 
-def _hit(trace: Trace, said: FeedbackIn) -> Mapping[str, Any] | None:
+def _hit(trace: Trace, said: SaidIn) -> Mapping[str, Any] | None:
     """The hit that is meant, of a document its best; None for the answer as a whole. Raises NotFound."""
     meant = {"chunk_id": said.chunk_id, "document_id": said.document_id}
     named = {name: value for name, value in meant.items() if value is not None}

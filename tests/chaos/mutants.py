@@ -14,7 +14,7 @@ from rag_service.db import Database, Transaction, chunks, documents, jobs
 from rag_service.db.documents import Document
 from rag_service.db.jobs import Job
 from rag_service.db.tables import jobs as job_table
-from rag_service.ingest import indexer, notices
+from rag_service.ingest import build, notices
 from rag_service.ingest.removal import Removal
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -22,18 +22,18 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 def random_chunk_ids(patch: pytest.MonkeyPatch) -> None:
     """What a killed worker had written is never written over."""
-    patch.setattr(indexer, "chunk_id", lambda *_place: str(uuid.uuid4()))
+    patch.setattr(build, "chunk_id", lambda *_place: str(uuid.uuid4()))
 
 
 def careless_commit(patch: pytest.MonkeyPatch) -> None:
     """The indexer commits whatever has happened to the document since it looked."""
-    change = documents.change
+    take = build.Build._take
 
-    def careless(connection: Any, document: Document, *rest: Any) -> Any:
+    def careless(self: build.Build, connection: Any, document: Document, *rest: Any) -> Any:
         now = documents.load(connection, document.id)
-        return change(connection, document if now is None else now, *rest)
+        return take(self, connection, document if now is None else now, *rest)
 
-    patch.setattr(chunks, "change", careless)
+    patch.setattr(build.Build, "_take", careless)
 
 
 def blind_removal(patch: pytest.MonkeyPatch) -> None:
