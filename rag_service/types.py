@@ -66,7 +66,9 @@ class JobKind(StrEnum):
     REMOVE = "remove"
     REFRESH = "refresh"
     CALIBRATE = "calibrate"
+    DELIVER = "deliver"
     BUILD = "build"
+    PROBE = "probe"
 
 
 class EventType(StrEnum):
@@ -89,6 +91,14 @@ class Queue(StrEnum):
     BULK = "bulk"
     SYNCS = "syncs"
     MAINTENANCE = "maintenance"
+
+
+class ProbeState(StrEnum):
+    """How something that is watched is. `unknown`: nobody has looked, or there is too little to look at."""
+
+    UNKNOWN = "unknown"
+    OK = "ok"
+    FAILING = "failing"
 
 
 class JobState(StrEnum):
