@@ -299,12 +299,6 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     )
 
 
-def _sandbox(settings: Settings) -> ParserSandbox:
-    return ParserSandbox(
-        settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes, scratch=_scratch(settings)
-    )
-
-
 def _stores(settings: Settings) -> tuple[BlobStore, VectorStore]:
     blobs = traced(make_blobs(settings), "blobs", "put", "get", "delete")
     return blobs, traced(make_vectors(settings), "vectors", "upsert", "delete", "update", "set_lexical", "search")
