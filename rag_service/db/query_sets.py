@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from rag_service.db.judged import labelled_queries, query_sets
 from rag_service.db.pages import Page, fetch_page
-from rag_service.db.tables import collections, labelled_queries, query_sets
+from rag_service.db.tables import collections
 from rag_service.errors import Conflict, InvalidRequest, LimitExceeded, NotFound
 from rag_service.types import LabelledQuery, new_id, utc_now
 
