@@ -105,7 +105,7 @@ def askers(connection: Connection, team_id: str) -> dict[str, Person | None]:
     return {"": None, **{row.id: _of_key(row) for row in rows}}
 
 
-def _of_key(row: Row[Any]) -> Person | None:
+def _of_key(row: Any) -> Person | None:
     if row.user is not None or row.groups is not None:
         return Person(row.user, tuple(row.groups or ()))
     return None if _MANAGING.intersection(row.scopes or ()) else Person()
