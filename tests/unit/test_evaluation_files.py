@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_service.errors import InvalidRequest
+from rag_service.errors import InvalidRequest, RagError
 from rag_service.evaluation.beir import read_beir, write_beir
 from rag_service.evaluation.files import Format, read_file, write_file
 from rag_service.types import Expected, LabelledQuery, Person
@@ -115,3 +116,42 @@ def test_published_collections_are_read_whole(name: str) -> None:
     relevant = {(query, document) for query, document, grade in rows if float(grade) > 0}
     assert {(query.id, one.external_id) for query in queries for one in query.expected} == relevant
     assert read_file(write_file(queries, "csv")) == read_file(write_file(queries, "tar.gz")) == queries
+
+
+WHOLE = [
+    LabelledQuery(id=str(n), query=f"question {n}", expected=(Expected(1, external_id=f"d{n}"),)) for n in range(20)
+]
+
+
+@pytest.mark.parametrize("form", ["zip", "tar.gz", "csv"])
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_damaged_file_is_refused_in_words_whatever_is_damaged(form: Format, data: st.DataObject) -> None:
+    content = bytearray(write_file(WHOLE, form))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place : place + data.draw(st.integers(0, 8))] = data.draw(st.binary(max_size=8))
+    read_or_refused(bytes(content))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    start=st.sampled_from([b"", b"PK", b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"\x1f\x8b\x08"]), rest=st.binary()
+)
+def test_any_bytes_are_read_or_refused_in_words(start: bytes, rest: bytes) -> None:
+    read_or_refused(start + rest)
+
+
+@settings(max_examples=200, deadline=None)
+@given(tar=st.binary(min_size=1, max_size=1_600))
+def test_any_bytes_in_a_gzip_are_read_or_refused_in_words(tar: bytes) -> None:
+    read_or_refused(gzip.compress(tar))
+
+
+def read_or_refused(content: bytes) -> None:
+    try:
+        queries = read_file(content)
+    except RagError as refused:
+        assert refused.status in (413, 422)
+    else:
+        assert all(query.is_labelled for query in queries)
