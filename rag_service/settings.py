@@ -182,6 +182,13 @@ class Settings(BaseSettings):
     trace_content: bool = Field(
         False, description="Keep the text of each question in its trace; passages are never kept in one."
     )
+    webhook_private_addresses: bool = Field(
+        False, description="Let webhooks lead to addresses of private networks and of this machine too."
+    )
+    webhook_timeout_s: float = Field(10.0, gt=0, le=60, description="Seconds that a webhook has to answer.")
+    webhook_retention_s: float = Field(
+        7 * 86_400, ge=86_400, description="Seconds for which events are kept to be delivered and replayed."
+    )
     audit_addresses: bool = Field(True, description="Keep the address that a request came from in the audit log.")
     retrieval_audit: bool = Field(
         False, description="Audit every answered question too: who, query id and document ids, no text."

@@ -66,7 +66,21 @@ class JobKind(StrEnum):
     REMOVE = "remove"
     REFRESH = "refresh"
     CALIBRATE = "calibrate"
+    DELIVER = "deliver"
     BUILD = "build"
+
+
+class EventType(StrEnum):
+    """What webhooks are told of."""
+
+    DOCUMENT_READY = "document.ready"
+    DOCUMENT_FAILED = "document.failed"
+    DOCUMENT_DELETED = "document.deleted"
+    SYNC_FINISHED = "sync.finished"
+    SOURCE_DEGRADED = "source.degraded"
+    DELETION_HELD = "deletion.held"
+    INDEX_PROMOTED = "index.promoted"
+    PROBE_FAILED = "probe.failed"
 
 
 class Queue(StrEnum):

@@ -14,6 +14,7 @@ from rag_service.api import (
     docs_page,
     document_reads,
     documents,
+    feedback,
     health,
     jobs,
     metrics,
@@ -26,6 +27,7 @@ from rag_service.api import (
     sources,
     teams,
     upkeep,
+    webhooks,
     why_not,
 )
 from rag_service.api.auditing import Audited
@@ -72,9 +74,11 @@ def create_app(runtime: Runtime) -> FastAPI:
         queries,
         query_sets,
         query_set_files,
+        feedback,
         dead_letters,
         audit,
         upkeep,
+        webhooks,
         health,
         metrics,
         docs_page,

@@ -12,6 +12,7 @@ from rag_service.cli import (
     doctor,
     documents,
     evaluation,
+    feedback,
     jobs,
     queries,
     quickstart,
@@ -21,6 +22,7 @@ from rag_service.cli import (
     sources,
     teams,
     upkeep,
+    webhooks,
 )
 
 app = typer.Typer(
@@ -57,6 +59,8 @@ app.add_typer(documents.commands, name="document")
 app.add_typer(jobs.commands, name="job")
 app.add_typer(queries.commands, name="query")
 app.add_typer(evaluation.commands, name="eval")
+app.add_typer(feedback.commands, name="feedback")
+app.add_typer(webhooks.commands, name="webhook")
 app.add_typer(teams.teams, name="team")
 app.add_typer(teams.keys, name="key")
 app.add_typer(admin.commands, name="admin")

@@ -77,6 +77,10 @@ _batches = Counter("rag_embedder_batches", "Runs of the embedding model.", regis
 _texts = Counter("rag_embedder_texts", "Texts embedded.", registry=REGISTRY)
 _deaths = Counter("rag_parser_deaths", "Parser processes lost to a document.", ("reason",), registry=REGISTRY)
 
+_webhooks = Counter(
+    "rag_webhook_messages", "Messages sent to webhooks, by how that ended.", ("outcome",), registry=REGISTRY
+)
+
 _drift = Gauge(
     "rag_index_drift_chunks",
     "Chunks that the database and the vector store do not agree on, at the newest look.",
@@ -157,6 +161,11 @@ def embedded(texts: int) -> None:
 
 def parser_died(reason: str) -> None:
     _deaths.labels(_codes(reason)).inc()
+
+
+def webhook_told(outcome: str) -> None:
+    """One attempt to deliver: "delivered", or the reason why not."""
+    _webhooks.labels(_codes(outcome)).inc()
 
 
 def index_compared(chunks_apart: int, indexes: int) -> None:

@@ -21,6 +21,7 @@ from rag_service.db import Database, collections, jobs, ringing, sources
 from rag_service.db.sources import Source
 from rag_service.embedding.base import Embedder
 from rag_service.errors import ConfigError
+from rag_service.ingest import notices
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.catalogue import Catalogue
 from rag_service.ingest.credentials import Credentials
@@ -49,6 +50,7 @@ from rag_service.runtime.observing import shared_state
 from rag_service.runtime.pipelines import Models, make_chunker, make_pipelines
 from rag_service.runtime.readiness import Readiness
 from rag_service.runtime.secret_keys import make_vault
+from rag_service.runtime.telling import make_courier
 from rag_service.runtime.upkeep import Upkeep, make_upkeep
 from rag_service.runtime.variants import (
     Role,
@@ -62,6 +64,7 @@ from rag_service.runtime.variants import (
 from rag_service.settings import Settings
 from rag_service.types import Queue
 from rag_service.vectors.base import VectorStore
+from rag_service.webhooks.courier import Courier
 
 Connect: TypeAlias = Callable[[str, Mapping[str, Any]], Connector | Discreet]
 
@@ -106,6 +109,7 @@ class Runtime:
     credentials: Credentials
     connect: Connect
     upkeep: Upkeep
+    courier: Courier
     _locks: list[IO[str]] = field(default_factory=list)
 
     @property
@@ -130,6 +134,7 @@ class Runtime:
         if self.database.is_shared and (self.keeps_to_itself or self.settings.blobs_url is None):
             folder.check_shared(self.settings.data_dir, self.database)
         self.credentials.check_keys()
+        self.courier.secrets.check_keys()
         put_on_record(self.database, self.settings)
         self.catalogue.check_indexes()
         self.catalogue.make_indexes()
@@ -149,7 +154,7 @@ class Runtime:
                 jobs.release_all(transaction.connection)
             if not self.settings.redis_url:
                 ringing.forget_all(transaction.connection)
-            jobs.settle_parent(transaction.connection)
+            notices.settle(transaction)
             self.doorbell.send_all(ringing.fill(transaction.connection, self.doorbell.limits), transaction)
 
     def sweep(self) -> None:
@@ -157,10 +162,11 @@ class Runtime:
         with self.database.transaction() as transaction:
             for source in sources.take_due(transaction.connection):
                 self.syncer.start(transaction, source)
-            jobs.settle_parent(transaction.connection)
+            notices.settle(transaction)
             lost = ringing.lost(transaction.connection, silent_for_s=_RING_AGAIN_S, limit=_RING_AT_MOST)
             waiting = ringing.fill(transaction.connection, self.doorbell.limits)
             self.doorbell.send_all((*lost, *waiting), transaction)
+        self.courier.sweep()
         self.traces.forget_old()
         self.drift.look_if_due()
 
@@ -220,23 +226,18 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     """Wire the service. Opens nothing yet and loads no model. Raises ConfigError for a mix that cannot work."""
     refuse_impossible(settings, role)
     database = Database(settings.sql_url, settings.database_pool)
-    blobs = traced(make_blobs(settings), "blobs", "put", "get", "delete")
-    vectors = traced(make_vectors(settings), "vectors", "upsert", "delete", "update", "set_lexical", "search")
+    blobs, vectors = _stores(settings)
     embedder = make_embedder(settings)
     broker = make_broker(settings.redis_url, list(Queue))
-    sandbox = ParserSandbox(
-        settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes, scratch=_scratch(settings)
-    )
+    sandbox = _sandbox(settings)
     models = Models(settings, embedder)
     pipelines = make_pipelines(settings, models)
     chunker = make_chunker(settings, embedder, {})
 
-    sender = Sender(broker)
-    limits = ringing.Limits(settings.team_jobs, settings.team_syncs)
-    doorbell = Doorbell(database, lambda bell: sender.send(bell.queue, bell.kind, bell.job_id), limits)
+    doorbell = _doorbell(settings, database, broker)
     stopping = threading.Event()
-
     credentials = Credentials(database, make_vault(settings, alone=settings.qdrant_url is None))
+    courier = make_courier(settings, credentials, doorbell, stopping)
     connect = partial(make_connector, settings.source_root)
     intake = Intake(database, blobs, doorbell)
     removal = Removal(database, blobs, vectors, doorbell)
@@ -265,7 +266,9 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         syncer=syncer,
         indexer=indexer,
         calibration=calibration,
-        runner=Runner(database, leases, indexer, syncer, removal, calibration, doorbell, stopping, worker=_worker()),
+        runner=Runner(
+            database, leases, indexer, syncer, removal, calibration, doorbell, courier.run, stopping, _worker()
+        ),
         dead_letters=DeadLetters(database),
         retriever=retriever,
         why_not=WhyNot(database, vectors, retriever),
@@ -276,7 +279,25 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         credentials=credentials,
         connect=connect,
         upkeep=make_upkeep(settings, Backup(database, blobs, vectors), intake, removal, doorbell),
+        courier=courier,
     )
+
+
+def _sandbox(settings: Settings) -> ParserSandbox:
+    return ParserSandbox(
+        settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes, scratch=_scratch(settings)
+    )
+
+
+def _stores(settings: Settings) -> tuple[BlobStore, VectorStore]:
+    blobs = traced(make_blobs(settings), "blobs", "put", "get", "delete")
+    return blobs, traced(make_vectors(settings), "vectors", "upsert", "delete", "update", "set_lexical", "search")
+
+
+def _doorbell(settings: Settings, database: Database, broker: Broker) -> Doorbell:
+    sender = Sender(broker)
+    limits = ringing.Limits(settings.team_jobs, settings.team_syncs)
+    return Doorbell(database, lambda bell: sender.send(bell.queue, bell.kind, bell.job_id), limits)
 
 
 def _opener(credentials: Credentials, connect: Connect) -> Callable[[Source], Connector | Discreet]:

@@ -26,7 +26,9 @@ from tests.conftest import Service, Started, Team, settings_for
 # Routes that concern all teams.
 OF_THE_SERVICE = {"create_backup", "reconcile"}
 # Routes that are asked by POST and change nothing.
-READING = {"retrieve", "why_not", "replay_query", "validate_source"}
+READING = {"retrieve", "why_not", "replay_query", "validate_source", "test_webhook"}
+# What is said of an answer is its own record of who said it.
+READING |= {"give_feedback"}
 
 
 @dataclass
@@ -50,6 +52,15 @@ class Place:
 
     def query_set(self) -> str:
         return str(self.team.manager.post("/v1/query-sets", json={"name": fresh("set")}).json()["id"])
+
+    def webhook(self) -> str:
+        body = {"url": "https://hooks.example/hook", "events": ["probe.failed"]}
+        return str(self.team.manager.post("/v1/webhooks", json=body).json()["id"])
+
+    def feedback(self) -> str:
+        query = self.team.manager.post("/v1/retrieve", json={"query": "x"}).json()["query_id"]
+        said = self.team.manager.post("/v1/feedback", json={"query_id": query, "rating": "like"})
+        return str(said.json()["id"])
 
     def key(self) -> str:
         body = {"name": "k", "scopes": ["query"]}
@@ -151,6 +162,26 @@ WRITING: dict[str, tuple[str, Ask]] = {
     ),
     "delete_query_set": ("query_set.deleted", lambda at, client: client.delete(f"/v1/query-sets/{at.query_set()}")),
     "cancel_job": ("job.canceled", lambda at, client: client.post(f"/v1/jobs/{_job(at)}/cancel")),
+    "delete_feedback": ("feedback.deleted", lambda at, client: client.delete(f"/v1/feedback/{at.feedback()}")),
+    "create_webhook": (
+        "webhook.created",
+        lambda _, client: client.post(
+            "/v1/webhooks", json={"url": "https://hooks.example", "events": ["probe.failed"]}
+        ),
+    ),
+    "update_webhook": (
+        "webhook.changed",
+        lambda at, client: client.patch(f"/v1/webhooks/{at.webhook()}", json={"enabled": False}),
+    ),
+    "delete_webhook": ("webhook.deleted", lambda at, client: client.delete(f"/v1/webhooks/{at.webhook()}")),
+    "rotate_webhook_secret": (
+        "webhook.secret_rotated",
+        lambda at, client: client.post(f"/v1/webhooks/{at.webhook()}:rotate"),
+    ),
+    "recover_webhook": (
+        "webhook.replayed",
+        lambda at, client: client.post(f"/v1/webhooks/{at.webhook()}:recover", json={"since": "2026-01-31T12:00:00Z"}),
+    ),
     "retry_dead_letters": (
         "dead_letter.retried",
         lambda at, client: client.post("/v1/admin/dead-letters:retry", json={"ids": [_letter(at)]}),

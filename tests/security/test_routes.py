@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -71,6 +72,20 @@ OPENS_TO: dict[str, set[str]] = {
     "why_not": _QUERY,
     "get_query": _QUERY,
     "replay_query": _QUERY,
+    "give_feedback": _QUERY,
+    "list_feedback": _MANAGE,
+    "summarise_feedback": _MANAGE,
+    "export_feedback": _MANAGE,
+    "delete_feedback": _MANAGE,
+    "create_webhook": _MANAGE,
+    "list_webhooks": _MANAGE,
+    "get_webhook": _MANAGE,
+    "update_webhook": _MANAGE,
+    "delete_webhook": _MANAGE,
+    "rotate_webhook_secret": _MANAGE,
+    "test_webhook": _MANAGE,
+    "list_webhook_deliveries": _MANAGE,
+    "recover_webhook": _MANAGE,
     "list_dead_letters": set(),
     "retry_dead_letters": set(),
     "discard_dead_letters": set(),
@@ -101,6 +116,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "update_source": {"schedule_s": 60},
     "sync_source": {},
     "replay_query": {"query": "plans"},
+    "give_feedback": {"query_id": "q_of_nobody", "rating": "like"},
+    "update_webhook": {"description": "d"},
+    "recover_webhook": {"since": "2026-01-31T12:00:00Z"},
     "retry_dead_letters": {"ids": ["job_of_nobody"]},
     "discard_dead_letters": {"ids": ["job_of_nobody"]},
     "create_backup": {"name": "-"},
@@ -120,6 +138,15 @@ ELSEWHERE: list[tuple[str, str, str, str]] = [
     ("create_query_set", "body", "collection", "collection"),
     ("create_document", "body", "collection", "collection"),
     ("create_source", "body", "collection", "collection"),
+    ("list_feedback", "query", "query_id", "query_id"),
+    ("list_feedback", "query", "collection", "collection"),
+    ("list_feedback", "query", "source", "source_id"),
+    ("list_feedback", "query", "document", "document_id"),
+    ("summarise_feedback", "query", "source", "source_id"),
+    ("give_feedback", "body", "query_id", "query_id"),
+    ("give_feedback", "body", "chunk_id", "document_id"),
+    ("give_feedback", "body", "document_id", "document_id"),
+    ("give_feedback", "body", "expected_document_id", "document_id"),
     ("retrieve", "body", "collections", "collection"),
     ("retrieve", "body", "filter", "source_id"),
     ("why_not", "body", "document_id", "document_id"),
@@ -136,7 +163,7 @@ class Operation:
 
     @property
     def parameters(self) -> list[str]:
-        return [part.strip("{}") for part in self.path.split("/") if part.startswith("{")]
+        return re.findall(r"{(\w+)}", self.path)
 
     def call(self, client: TestClient, ids: dict[str, str], **more: Any) -> Response:
         body = {"json": BODIES[self.id]} if self.id in BODIES else {}
@@ -187,6 +214,10 @@ def own_everything(service: Service, folder: Path, collection: str) -> Owned:
     query_set = team.manager.post("/v1/query-sets", json=about).json()["id"]
     ids = {"team_id": team.id, "key_id": key, "collection": collection, "source_id": source, "query_id": query}
     ids["query_set"] = query_set
+    said = team.manager.post("/v1/feedback", json={"query_id": query, "rating": "like"}).json()["id"]
+    hook = {"url": "https://hooks.example/hook", "events": ["probe.failed"]}
+    webhook = team.manager.post("/v1/webhooks", json=hook).json()["id"]
+    ids |= {"feedback_id": said, "webhook_id": webhook}
     return Owned(team, {**ids, "document_id": document["id"], "job_id": document["job_id"]})
 
 
@@ -318,6 +349,7 @@ def test_ids_of_another_team_tell_nothing_in_queries_and_bodies_either(
             "create_document": {"text": "x"},
             "create_source": {"name": "n", "type": "files", "config": {"root": "/nowhere"}},
             "retrieve": {"query": "plans"},
+            "give_feedback": {"query_id": intruder.ids["query_id"], "rating": "like"},
             "why_not": {"query": "plans"} if name.endswith("_id") else {"query": "plans", "external_id": "x"},
         }[operation_id]
         return operations[operation_id].call(client, {}, json={**body, name: placed})
@@ -338,6 +370,9 @@ def test_what_a_team_owns_is_untouched_by_all_that(victim: Owned) -> None:
     assert team.document(ids["document_id"])["acl"]["public"] is True
     assert team.manager.get(f"/v1/sources/{ids['source_id']}").json()["paused"] is False
     assert team.manager.get(f"/v1/jobs/{ids['job_id']}").json()["state"] == "succeeded"
+    assert [one["id"] for one in team.manager.get("/v1/feedback").json()["data"]] == [ids["feedback_id"]]
+    webhook = team.manager.get(f"/v1/webhooks/{ids['webhook_id']}").json()
+    assert (webhook["enabled"], webhook["secrets"], webhook["description"]) == (True, 1, "")
     keys = team.manager.get(f"/v1/teams/{team.id}/keys").json()["data"]
     assert next(key for key in keys if key["id"] == ids["key_id"])["revoked_at"] is None
 
