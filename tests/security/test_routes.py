@@ -104,6 +104,7 @@ OPENS_TO: dict[str, set[str]] = {
     "replace_labelled_queries": _MANAGE,
     "import_query_set": _MANAGE,
     "export_query_set": _MANAGE,
+    "create_query_set_from_feedback": _MANAGE,
 }
 
 # A body that each route takes, for those that need one.
@@ -136,6 +137,7 @@ ELSEWHERE: list[tuple[str, str, str, str]] = [
     ("list_jobs", "query", "document", "document_id"),
     ("list_query_sets", "query", "collection", "collection"),
     ("create_query_set", "body", "collection", "collection"),
+    ("create_query_set_from_feedback", "body", "collection", "collection"),
     ("create_document", "body", "collection", "collection"),
     ("create_source", "body", "collection", "collection"),
     ("list_feedback", "query", "query_id", "query_id"),
@@ -346,6 +348,7 @@ def test_ids_of_another_team_tell_nothing_in_queries_and_bodies_either(
         placed: Any = {"collections": [value], "filter": {"source": value}}.get(name, value)
         body = {
             "create_query_set": {"name": "n"},
+            "create_query_set_from_feedback": {"name": "n"},
             "create_document": {"text": "x"},
             "create_source": {"name": "n", "type": "files", "config": {"root": "/nowhere"}},
             "retrieve": {"query": "plans"},
