@@ -11,6 +11,7 @@ from rag_service.cli import (
     admin,
     doctor,
     documents,
+    evaluation,
     feedback,
     fingerprints,
     jobs,
@@ -60,6 +61,7 @@ app.add_typer(documents.commands, name="document")
 app.add_typer(jobs.commands, name="job")
 app.add_typer(queries.commands, name="query")
 app.add_typer(probes.commands, name="probe")
+app.add_typer(evaluation.commands, name="eval")
 app.add_typer(feedback.commands, name="feedback")
 app.add_typer(webhooks.commands, name="webhook")
 app.add_typer(teams.teams, name="team")

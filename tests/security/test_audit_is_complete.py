@@ -50,6 +50,9 @@ class Place:
         made = self.team.manager.post("/v1/collections", json={"name": f"c-{uuid.uuid4().hex}"})
         return str(made.json()["id"])
 
+    def query_set(self) -> str:
+        return str(self.team.manager.post("/v1/query-sets", json={"name": fresh("set")}).json()["id"])
+
     def webhook(self) -> str:
         body = {"url": "https://hooks.example/hook", "events": ["probe.failed"]}
         return str(self.team.manager.post("/v1/webhooks", json=body).json()["id"])
@@ -81,6 +84,16 @@ def _resumed(at: Place, client: TestClient) -> Response:
     path = f"/v1/sources/{at.source()}"
     at.team.manager.post(f"{path}/pause")
     answer: Response = client.post(f"{path}/resume")
+    return answer
+
+
+def _judged_set(at: Place, client: TestClient) -> Response:
+    document = at.document()
+    at.team.service.work()
+    query = at.team.admin.post("/v1/retrieve", json={"query": "a text"}).json()["query_id"]
+    liked = {"query_id": query, "document_id": document, "rating": "like"}
+    at.team.admin.post("/v1/feedback", json=liked).raise_for_status()
+    answer: Response = client.post("/v1/query-sets:from-feedback", json={"name": fresh("set")})
     return answer
 
 
@@ -141,6 +154,30 @@ WRITING: dict[str, tuple[str, Ask]] = {
     "sync_source": ("source.sync_requested", lambda at, client: client.post(f"/v1/sources/{at.source()}/sync")),
     "pause_source": ("source.paused", lambda at, client: client.post(f"/v1/sources/{at.source()}/pause")),
     "resume_source": ("source.resumed", _resumed),
+    "create_query_set": (
+        "query_set.created",
+        lambda _, client: client.post("/v1/query-sets", json={"name": fresh("set")}),
+    ),
+    "import_query_set": (
+        "query_set.created",
+        lambda _, client: client.post(
+            "/v1/query-sets:import", data={"name": fresh("set")}, files={"file": b"query,external_id\nq,a\n"}
+        ),
+    ),
+    "create_query_set_from_feedback": ("query_set.created", _judged_set),
+    "update_query_set": (
+        "query_set.changed",
+        lambda at, client: client.patch(f"/v1/query-sets/{at.query_set()}", json={"description": "d"}),
+    ),
+    "add_labelled_queries": (
+        "query_set.changed",
+        lambda at, client: client.post(f"/v1/query-sets/{at.query_set()}/queries", json={"queries": []}),
+    ),
+    "replace_labelled_queries": (
+        "query_set.changed",
+        lambda at, client: client.put(f"/v1/query-sets/{at.query_set()}/queries", json={"queries": []}),
+    ),
+    "delete_query_set": ("query_set.deleted", lambda at, client: client.delete(f"/v1/query-sets/{at.query_set()}")),
     "cancel_job": ("job.canceled", lambda at, client: client.post(f"/v1/jobs/{_job(at)}/cancel")),
     "delete_feedback": ("feedback.deleted", lambda at, client: client.delete(f"/v1/feedback/{at.feedback()}")),
     "create_webhook": (
@@ -215,7 +252,7 @@ def _letter(at: Place) -> str:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with Started(settings_for(tmp_path_factory.mktemp("audited")), worker=False) as service:
+    with Started(settings_for(tmp_path_factory.mktemp("audited"), trace_content=True), worker=False) as service:
         yield service
 
 

@@ -106,6 +106,17 @@ OPENS_TO: dict[str, set[str]] = {
     "get_collection_health": _MANAGE,
     "list_fingerprints": set(),
     "accept_fingerprint": set(),
+    "create_query_set": _MANAGE,
+    "list_query_sets": _MANAGE,
+    "get_query_set": _MANAGE,
+    "update_query_set": _MANAGE,
+    "delete_query_set": _MANAGE,
+    "list_labelled_queries": _MANAGE,
+    "add_labelled_queries": _MANAGE,
+    "replace_labelled_queries": _MANAGE,
+    "import_query_set": _MANAGE,
+    "export_query_set": _MANAGE,
+    "create_query_set_from_feedback": _MANAGE,
 }
 
 # A body that each route takes, for those that need one.
@@ -127,6 +138,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "reconcile": {"repair": "-"},
     "update_probe": {"every_s": 60},
     "accept_fingerprint": {"model": "-"},
+    "update_query_set": {"description": "d"},
+    "add_labelled_queries": {"queries": []},
+    "replace_labelled_queries": {"queries": []},
 }
 
 # Ids that stand elsewhere than in the path: (route, where, name), and what of another team is put there.
@@ -135,6 +149,9 @@ ELSEWHERE: list[tuple[str, str, str, str]] = [
     ("list_documents", "query", "collection", "collection"),
     ("list_jobs", "query", "source", "source_id"),
     ("list_jobs", "query", "document", "document_id"),
+    ("list_query_sets", "query", "collection", "collection"),
+    ("create_query_set", "body", "collection", "collection"),
+    ("create_query_set_from_feedback", "body", "collection", "collection"),
     ("create_document", "body", "collection", "collection"),
     ("create_source", "body", "collection", "collection"),
     ("list_probes", "query", "collection", "collection"),
@@ -219,6 +236,8 @@ def own_everything(service: Service, folder: Path, collection: str) -> Owned:
     webhook = team.manager.post("/v1/webhooks", json=hook).json()["id"]
     ids = {"team_id": team.id, "key_id": key, "collection": collection, "source_id": source, "query_id": query}
     ids |= {"feedback_id": said, "webhook_id": webhook, "probe_id": probe}
+    about = {"name": "theirs", "collection": collection, "queries": [{"query": "plans", "expect_nothing": True}]}
+    ids["query_set"] = team.manager.post("/v1/query-sets", json=about).json()["id"]
     return Owned(team, {**ids, "document_id": document["id"], "job_id": document["job_id"]})
 
 
@@ -347,6 +366,8 @@ def test_ids_of_another_team_tell_nothing_in_queries_and_bodies_either(
         expected = {"max_age_s": 60, "source": value}
         placed: Any = {"collections": [value], "filter": {"source": value}, "expect": expected}.get(name, value)
         body = {
+            "create_query_set": {"name": "n"},
+            "create_query_set_from_feedback": {"name": "n"},
             "create_document": {"text": "x"},
             "create_source": {"name": "n", "type": "files", "config": {"root": "/nowhere"}},
             "create_probe": {"name": "n", "query": "plans", "expect": {"nothing": True}},
