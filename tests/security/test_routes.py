@@ -104,16 +104,6 @@ OPENS_TO: dict[str, set[str]] = {
     "create_backup": set(),
     "reconcile": set(),
     "list_operations": set(),
-    "create_query_set": _MANAGE,
-    "list_query_sets": _MANAGE,
-    "get_query_set": _MANAGE,
-    "update_query_set": _MANAGE,
-    "delete_query_set": _MANAGE,
-    "list_labelled_queries": _MANAGE,
-    "add_labelled_queries": _MANAGE,
-    "replace_labelled_queries": _MANAGE,
-    "import_query_set": _MANAGE,
-    "export_query_set": _MANAGE,
     "create_probe": _MANAGE,
     "list_probes": _MANAGE,
     "get_probe": _MANAGE,
@@ -126,6 +116,17 @@ OPENS_TO: dict[str, set[str]] = {
     "get_collection_health": _MANAGE,
     "list_fingerprints": set(),
     "accept_fingerprint": set(),
+    "create_query_set": _MANAGE,
+    "list_query_sets": _MANAGE,
+    "get_query_set": _MANAGE,
+    "update_query_set": _MANAGE,
+    "delete_query_set": _MANAGE,
+    "list_labelled_queries": _MANAGE,
+    "add_labelled_queries": _MANAGE,
+    "replace_labelled_queries": _MANAGE,
+    "import_query_set": _MANAGE,
+    "export_query_set": _MANAGE,
+    "create_query_set_from_feedback": _MANAGE,
 }
 
 # A body that each route takes, for those that need one.
@@ -149,11 +150,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "promote_index_version": {},
     "create_backup": {"name": "-"},
     "reconcile": {"repair": "-"},
+    "update_probe": {"every_s": 60},
+    "accept_fingerprint": {"model": "-"},
     "update_query_set": {"description": "d"},
     "add_labelled_queries": {"queries": []},
     "replace_labelled_queries": {"queries": []},
-    "update_probe": {"every_s": 60},
-    "accept_fingerprint": {"model": "-"},
 }
 
 # Ids that stand elsewhere than in the path: (route, where, name), and what of another team is put there.
@@ -164,6 +165,7 @@ ELSEWHERE: list[tuple[str, str, str, str]] = [
     ("list_jobs", "query", "document", "document_id"),
     ("list_query_sets", "query", "collection", "collection"),
     ("create_query_set", "body", "collection", "collection"),
+    ("create_query_set_from_feedback", "body", "collection", "collection"),
     ("create_document", "body", "collection", "collection"),
     ("create_source", "body", "collection", "collection"),
     ("list_probes", "query", "collection", "collection"),
@@ -243,17 +245,16 @@ def own_everything(service: Service, folder: Path, collection: str) -> Owned:
     key = team.manager.post(f"/v1/teams/{team.id}/keys", json={"name": "k", "scopes": ["query"]}).json()["id"]
     team.drain()
     query = team.manager.post("/v1/retrieve", json={"query": "plans", "collections": [collection]}).json()["query_id"]
-    about = {"name": "theirs", "collection": collection, "queries": [{"query": "plans", "expect_nothing": True}]}
-    query_set = team.manager.post("/v1/query-sets", json=about).json()["id"]
-    index = team.manager.get(f"/v1/collections/{collection}").json()["index_version"]
     wanted = {"name": "p", "query": "plans", "collection": collection, "expect": {"documents": [document["id"]]}}
     probe = team.manager.post("/v1/probes", json=wanted).json()["id"]
     said = team.manager.post("/v1/feedback", json={"query_id": query, "rating": "like"}).json()["id"]
     hook = {"url": "https://hooks.example/hook", "events": ["probe.failed"]}
     webhook = team.manager.post("/v1/webhooks", json=hook).json()["id"]
     ids = {"team_id": team.id, "key_id": key, "collection": collection, "source_id": source, "query_id": query}
-    ids |= {"query_set": query_set, "index_version": index}
     ids |= {"feedback_id": said, "webhook_id": webhook, "probe_id": probe}
+    about = {"name": "theirs", "collection": collection, "queries": [{"query": "plans", "expect_nothing": True}]}
+    ids["query_set"] = team.manager.post("/v1/query-sets", json=about).json()["id"]
+    ids["index_version"] = team.manager.get(f"/v1/collections/{collection}").json()["index_version"]
     return Owned(team, {**ids, "document_id": document["id"], "job_id": document["job_id"]})
 
 
@@ -383,10 +384,11 @@ def test_ids_of_another_team_tell_nothing_in_queries_and_bodies_either(
         placed: Any = {"collections": [value], "filter": {"source": value}, "expect": expected}.get(name, value)
         body = {
             "create_query_set": {"name": "n"},
+            "create_query_set_from_feedback": {"name": "n"},
             "create_document": {"text": "x"},
             "create_source": {"name": "n", "type": "files", "config": {"root": "/nowhere"}},
-            "create_index_version": {},
             "create_probe": {"name": "n", "query": "plans", "expect": {"nothing": True}},
+            "create_index_version": {},
             "retrieve": {"query": "plans"},
             "give_feedback": {"query_id": intruder.ids["query_id"], "rating": "like"},
             "why_not": {"query": "plans"} if name.endswith("_id") else {"query": "plans", "external_id": "x"},
