@@ -4,19 +4,43 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, model_validator
+import httpx
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StringConstraints,
+    model_validator,
+)
 
 from rag_service.api.schemas import Model
 from rag_service.embedding.languages import Language
 from rag_service.ingest.planning import Planned
 from rag_service.ingest.versions import MOST, Asked, Gate, Wanted
 
+
+def _an_address(url: str) -> str:
+    try:
+        httpx.URL(url)
+    except httpx.InvalidURL:
+        raise ValueError("is not the address of an API") from None
+    return url
+
+
 Priority: TypeAlias = Literal["low", "normal", "high"]
 _Name: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-_Url: TypeAlias = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2_000)]
+_Url: TypeAlias = Annotated[
+    str,
+    StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?$", max_length=2_000),
+    AfterValidator(_an_address),
+]
 _Note: TypeAlias = Annotated[str, StringConstraints(max_length=2_000)]
-_Threads: TypeAlias = Annotated[int, Field(ge=1, le=8)]
-_Sample: TypeAlias = Annotated[int, Field(ge=1, le=MOST)]
+_Threads: TypeAlias = Annotated[StrictInt, Field(ge=1, le=8)]
+_Sample: TypeAlias = Annotated[StrictInt, Field(ge=1, le=MOST)]
 
 
 class EmbeddingIn(Model):
@@ -25,14 +49,14 @@ class EmbeddingIn(Model):
     embedder: Literal["local", "http", "hashing"] | None = None
     model: Annotated[str, StringConstraints(min_length=1, max_length=300)] | None = None
     url: _Url | None = None
-    dimensions: int | None = Field(None, ge=1, le=65_536)
-    window: int | None = Field(None, ge=16, le=131_072)
+    dimensions: StrictInt | None = Field(None, ge=1, le=65_536)
+    window: StrictInt | None = Field(None, ge=16, le=131_072)
 
 
 class ChunkingIn(Model):
     """`tokens` is the largest chunk; `context` says whether title and headings stand before each chunk."""
 
-    tokens: int | None = Field(None, ge=16, le=8_192)
+    tokens: StrictInt | None = Field(None, ge=16, le=8_192)
     context: Literal["headings", "none"] | None = None
 
 
@@ -101,8 +125,8 @@ class GateIn(Model):
     """The switch is refused unless `metric` changes by `min_delta` at least and no more questions lose by it."""
 
     metric: Annotated[str, StringConstraints(min_length=1, max_length=40)] = "ndcg@10"
-    min_delta: float = Field(0.0, ge=-1, le=1)
-    max_worse_queries: int | None = Field(None, ge=0, le=1_000_000)
+    min_delta: StrictFloat = Field(0.0, ge=-1, le=1)
+    max_worse_queries: StrictInt | None = Field(None, ge=0, le=1_000_000)
 
     def limits(self) -> Gate:
         return Gate(self.metric, self.min_delta, self.max_worse_queries)
@@ -126,7 +150,7 @@ class PlanEstimate(BaseModel):
     chunks: int
     seconds: float
     disk_bytes: int
-    tokens: int | None
+    tokens: StrictInt | None
 
 
 class IndexVersionPlan(BaseModel):

@@ -94,13 +94,10 @@ class Versions:
         """Begin to build. Raises NotFound, InvalidRequest for a pipeline that cannot work, Conflict for too many."""
         with self.database.read() as connection:
             ours = collections.get(connection, team_id, collection)
+            _refuse_too_many(connection, ours)  # before a model is loaded for nothing
         probe, embedder = self.check(ours, wanted.pipeline)
         with self.database.transaction() as transaction:
-            if builds.count_live(transaction.connection, ours.id) >= MOST_LIVE:
-                raise Conflict(
-                    f"The collection has {MOST_LIVE} index versions that are written to. Cancel one first.",
-                    code="too_many_index_versions",
-                )
+            _refuse_too_many(transaction.connection, ours)
             index = self._add(transaction.connection, ours, probe, embedder.identity, wanted)
             self.vectors.create(index.id, IndexSpec(index.embedder.dimensions, ours.storage))
             self.bell.wake(transaction, index.id, team_id)
@@ -224,6 +221,14 @@ class Versions:
         found = builds.get(transaction.connection, team_id, index)
         if not builds.change(transaction.connection, index, states, **values):
             raise not_in(found, states)
+
+
+def _refuse_too_many(connection: Connection, collection: OneCollection) -> None:
+    if builds.count_live(connection, collection.id) >= MOST_LIVE:
+        raise Conflict(
+            f"The collection has {MOST_LIVE} index versions that are written to. Cancel one first.",
+            code="too_many_index_versions",
+        )
 
 
 def not_in(build: Build, states: Collection[IndexState]) -> Conflict:

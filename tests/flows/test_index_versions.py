@@ -549,6 +549,8 @@ def test_a_collection_is_deleted_with_all_its_index_versions(service: Service, f
             "answer",
         ),
         ({"embedding": {"embedder": "local", "model": "/nowhere"}}, "pipeline_unusable", "/nowhere"),
+        ({"embedding": {"embedder": "http", "url": "http://a:99999/v1"}}, "pipeline_unusable", "cannot work"),
+        ({"embedding": {"embedder": "http", "url": "http://\u00f6_\u00d2/v1"}}, "invalid_request", "url"),
         ({"language": "klingon"}, "invalid_request", "language"),
         ({"chunking": {"tokens": 4}}, "invalid_request", "tokens"),
         ({"colour": "red"}, "invalid_request", "colour"),
