@@ -67,6 +67,23 @@ class JobKind(StrEnum):
     REFRESH = "refresh"
     CALIBRATE = "calibrate"
     BUILD = "build"
+    REINDEX = "reindex"
+
+    @property
+    def has_children(self) -> bool:
+        """Whether it lists what is to be done and is over when all of that is."""
+        return self in (JobKind.SYNC, JobKind.REINDEX)
+
+
+class FromStage(StrEnum):
+    """Where work on what is kept of a document begins; the later, the less is done anew."""
+
+    FETCH = "fetch"
+    PARSE = "parse"
+    CHUNK = "chunk"
+    EMBED = "embed"
+    METADATA = "metadata"
+    PERMISSIONS = "permissions"
 
 
 class Queue(StrEnum):

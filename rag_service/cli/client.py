@@ -75,9 +75,9 @@ class Service:
         return self.send("POST", path, json=content)
 
     def send(self, method: str, path: str, **request: Any) -> Any:
-        """The JSON of the answer, None when it has none. Raises CommandFailed."""
-        headers = {}
-        if _is_of_a_team(path) and self.team:
+        """The JSON of the answer, None when it has none. `headers` may name a team. Raises CommandFailed."""
+        headers = dict(request.pop("headers", None) or {})
+        if _is_of_a_team(path) and "X-Rag-Team" not in headers and self.team:
             headers["X-Rag-Team"] = self.team
         return _body(self._ask(method, path, headers=headers, **request))
 

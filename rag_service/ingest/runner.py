@@ -16,6 +16,7 @@ from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.hold import PutOffError
 from rag_service.ingest.indexer import Indexer
+from rag_service.ingest.reindex import Reindex
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.stages import RETRIED, Stages, watched
 from rag_service.ingest.sync import Syncer
@@ -83,6 +84,7 @@ class Runner:
     doorbell: Doorbell
     # Set when this process is going down: work stops at the next safe point and is handed back.
     stopping: threading.Event
+    reindex: Reindex
     # Who holds the jobs that run here, as their history names it.
     worker: str = ""
 
@@ -152,6 +154,8 @@ class Runner:
             return self.syncer.run(job)
         if job.kind == JobKind.CALIBRATE:
             return self.calibration.run(job)
+        if job.kind == JobKind.REINDEX:
+            return self.reindex.run(job)
         if job.kind == JobKind.INDEX:
             self.indexer.index(job, stages)
         elif job.kind == JobKind.REFRESH:
@@ -200,7 +204,7 @@ class Runner:
         with self.database.transaction() as transaction:
             connection = transaction.connection
             spent = stages.spent_ms()
-            if jobs.finish(connection, job, state, stages_ms=spent):
+            if jobs.finish(connection, job, state, stages_ms=spent, counters=stages.sizes):
                 stages.end(state)
                 if job.parent_id:
                     jobs.settle_parent(connection, job.parent_id)

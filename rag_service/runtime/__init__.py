@@ -32,6 +32,7 @@ from rag_service.ingest.drift import Drift
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.intake import Intake
 from rag_service.ingest.progress import ProgressBoard
+from rag_service.ingest.reindex import Reindex
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.runner import Leases, Runner
 from rag_service.ingest.sync import Syncer
@@ -40,6 +41,7 @@ from rag_service.observe.state import Cached
 from rag_service.parsing.sandbox import ParserSandbox
 from rag_service.queue import Broker, Sender, check, make_broker
 from rag_service.retrieval.audit import RetrievalAudit
+from rag_service.retrieval.filters import parse_filter
 from rag_service.retrieval.retriever import Retriever
 from rag_service.retrieval.traces import Traces
 from rag_service.retrieval.why_not import WhyNot
@@ -104,6 +106,7 @@ class Runtime:
     credentials: Credentials
     connect: Connect
     upkeep: Upkeep
+    reindex: Reindex
     _locks: list[IO[str]] = field(default_factory=list)
 
     @property
@@ -240,6 +243,17 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     progress = ProgressBoard(database)
     calibration = Calibration(database, vectors, chunker, lexical_of, doorbell)
     indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, lexical_of, progress, calibration)
+    reindex = Reindex(
+        database,
+        vectors,
+        doorbell,
+        intake,
+        syncer,
+        parse_filter,
+        is_current=lambda index: index.chunker == chunker.identity,
+        over_http=lambda _index: settings.embedder == "http",
+        stopping=stopping,
+    )
     retriever = _retriever(settings, database, vectors, embedder, blobs)
     leases = Leases(database, settings.lease_s)
     return Runtime(
@@ -259,7 +273,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         syncer=syncer,
         indexer=indexer,
         calibration=calibration,
-        runner=Runner(database, leases, indexer, syncer, removal, calibration, doorbell, stopping, worker=_worker()),
+        runner=Runner(database, leases, indexer, syncer, removal, calibration, doorbell, stopping, reindex, _worker()),
         dead_letters=DeadLetters(database),
         retriever=retriever,
         why_not=WhyNot(database, vectors, retriever),
@@ -270,6 +284,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         credentials=credentials,
         connect=connect,
         upkeep=make_upkeep(settings, Backup(database, blobs, vectors), intake, removal, doorbell),
+        reindex=reindex,
     )
 
 
