@@ -245,8 +245,9 @@ class IndexVersion:
     """One physical build of a collection; `id` is the name of the index in the vector store.
 
     `number` counts the builds of the collection from 1. `pipeline` is what of it differs from the settings:
-    `{"embedding": {...}, "chunking": {...}, "language": "de"}`, or nothing. `calibration` numbers the encoding of its lexical vectors: analyser and average length change with it only. Once
-    a question was asked the index is `settled`: its average length stays, so that no score moves.
+    `{"embedding": {...}, "chunking": {...}, "language": "de"}`, or nothing. `calibration` numbers the encoding of its
+    lexical vectors: analyser and average length change with it only. Once a question was asked the index is `settled`:
+    its average length stays, so that no score moves.
     """
 
     id: str

@@ -105,7 +105,7 @@ def _batches(connection: Connection, index: IndexVersion, kept: PointFile) -> It
 
 
 def _points_of(connection: Connection, index: IndexVersion, document: Document, kept: PointFile) -> list[VectorPoint]:
-    held = chunks.of_document(connection, document.id, document.indexed_version or 0)
+    held = chunks.of_document(connection, index.id, document.id, document.indexed_version or 0)
     vectors = kept.of(index.id, [chunk.id for chunk in held])
     access, fields = documents.tokens(connection, document), fields_of(document)
     return [

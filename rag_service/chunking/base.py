@@ -24,12 +24,20 @@ class Chunker(Protocol):
     def chunk(self, document: ParsedDocument, title: str) -> list[ChunkText]:
         """Cut a document into passages with exact spans, in order of their start.
 
-        `embedded_text(self.fitting_title(title), ...)` of every chunk fits the embedding model's window.
+        `self.embedded(self.fitting_title(title), chunk)` of every chunk fits the embedding model's window.
         """
         ...
 
     def fitting_title(self, title: str) -> str:
         """The title as it is embedded with each chunk: cut so that text has room beside it."""
+        ...
+
+    def embedded(self, title: str, content: ChunkText) -> str:
+        """The text that is embedded for a chunk: `embedded_text`, or the bare passage."""
+        ...
+
+    def counted(self, title: str, content: ChunkText) -> str:
+        """The text whose words the lexical leg counts: `lexical_text`, or the bare passage."""
         ...
 
 
@@ -38,6 +46,11 @@ def embedded_text(title: str, heading_path: Sequence[str], text: str) -> str:
     path = [part for part in (title, *heading_path) if part]
     unique = [part for place, part in enumerate(path) if part not in path[:place]]
     return f"{' > '.join(unique)}\n\n{text}" if unique else text
+
+
+def bare_text(title: str, heading_path: Sequence[str], text: str) -> str:
+    """The passage alone, whatever it stands under."""
+    return text
 
 
 def lexical_text(title: str, heading_path: Sequence[str], text: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from rag_service.chunking.base import TokenSpans, clipped, embedded_text, fitting_title
+from rag_service.chunking.base import TokenSpans, bare_text, clipped, embedded_text, fitting_title, lexical_text
 from rag_service.chunking.outline import Cut, outline_of
 from rag_service.chunking.ruler import Ruler
 from rag_service.chunking.sections import Grouping, Map, sections_of
@@ -23,33 +23,53 @@ class StructureChunker:
     Every character that is not white space lies in exactly one chunk; heading lines belong to the chunk they open.
     """
 
-    def __init__(self, token_spans: TokenSpans, max_tokens: int) -> None:
+    def __init__(self, token_spans: TokenSpans, max_tokens: int, *, context: bool = True) -> None:
+        """Without `context` passages are embedded bare: title and headings are told, but neither embedded nor counted.
+
+        Raises ValueError for less than 16 tokens.
+        """
         if max_tokens < _SMALLEST:
             raise ValueError(f"a chunk needs room for at least {_SMALLEST} tokens, not {max_tokens}")
         self._token_spans = token_spans
         self._max_tokens = max_tokens
+        self._context = context
 
     @property
     def identity(self) -> str:
-        return f"structure-1(max={self._max_tokens})"
+        return f"structure-1(max={self._max_tokens}{'' if self._context else ', bare'})"
 
     def chunk(self, document: ParsedDocument, title: str) -> list[ChunkText]:
         if not document.text.strip():
             return []
-        return list(_Cutter(document, title, self._token_spans, self._max_tokens).chunks())
+        whole = embedded_text if self._context else bare_text
+        return list(_Cutter(document, title, self._token_spans, self._max_tokens, whole).chunks())
 
     def fitting_title(self, title: str) -> str:
         return fitting_title(title, self._token_spans, self._max_tokens)
 
+    def embedded(self, title: str, content: ChunkText) -> str:
+        return embedded_text(title, content.heading_path, content.text) if self._context else content.text
+
+    def counted(self, title: str, content: ChunkText) -> str:
+        return lexical_text(title, content.heading_path, content.text) if self._context else content.text
+
 
 class _Cutter:
-    """The work on one document."""
+    """The work on one document. `embedded` makes what is embedded of title, headings and passage."""
 
-    def __init__(self, document: ParsedDocument, title: str, token_spans: TokenSpans, max_tokens: int) -> None:
+    def __init__(
+        self,
+        document: ParsedDocument,
+        title: str,
+        token_spans: TokenSpans,
+        max_tokens: int,
+        embedded: Callable[[str, Sequence[str], str], str],
+    ) -> None:
         self._document = document
         self._text = document.text
         self._token_spans = token_spans
         self._max_tokens = max_tokens
+        self._embedded = embedded
         self._title = fitting_title(title, token_spans, max_tokens)
         self._ruler = Ruler(document.text, token_spans)
         self._outline = outline_of(document.text, document.layout)
@@ -104,7 +124,7 @@ class _Cutter:
         tokens = self._ruler.tokens(start, end)
         whole_words = self._ruler.between_words(start) and self._ruler.between_words(end)
         if not whole_words or tokens + cost + _SLACK > self._max_tokens:
-            tokens = len(self._token_spans(embedded_text(self._title, path, passage))) - cost
+            tokens = len(self._token_spans(self._embedded(self._title, path, passage))) - cost
         if tokens + cost > self._max_tokens and len(passage) > 1:
             middle = self._ruler.word_end(start, min(self._ruler.reach(start, tokens // 2), start + len(passage) // 2))
             yield from self._fitted(start, middle, prefix)
@@ -128,4 +148,4 @@ class _Cutter:
         return self._prefixes[path]
 
     def _cost(self, path: tuple[str, ...]) -> int:
-        return len(self._token_spans(embedded_text(self._title, path, "")))
+        return len(self._token_spans(self._embedded(self._title, path, "")))

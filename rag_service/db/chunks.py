@@ -13,7 +13,6 @@ from rag_service.db.pages import Page
 from rag_service.db.tables import chunks, collections, documents, index_versions, indexed_documents
 from rag_service.types import Chunk, ChunkText, ConfirmedChunk
 
-
 # The chunk is of the version that its own index version answers with.
 _ANSWERS = and_(
     indexed_documents.c.index_version == chunks.c.index_version,
@@ -89,9 +88,11 @@ def page(connection: Connection, document_id: str, *, limit: int, after: str | N
     return Page(shown, str(shown[-1].ordinal) if len(rows) > limit else None)
 
 
-def ids_of(connection: Connection, index: str, document_id: str) -> frozenset[str]:
-    """The chunks of the version that the index version answers with; none while none does."""
+def ids_of(connection: Connection, index: str, document_id: str, version: int | None = None) -> frozenset[str]:
+    """The chunks of the version that the index version answers with, if it is that one; none while none does."""
     query = select(chunks.c.id).where(chunks.c.document_id == document_id, chunks.c.index_version == index)
+    if version is not None:
+        query = query.where(chunks.c.version == version)
     return frozenset(connection.execute(query).scalars())
 
 

@@ -54,7 +54,6 @@ class Document:
     indexed_hash: str | None
     index_version: str | None
     text_key: str | None
-    parsed_key: str | None
     parser: str
     chunk_count: int
     searchable_at: datetime | None
@@ -267,7 +266,6 @@ def mark_purged(connection: Connection, document: Document) -> bool:
     gone: dict[str, Any] = {
         "error": None,
         "text_key": None,
-        "parsed_key": None,
         "blob_key": "",
         "indexed_version": None,
         "chunk_count": 0,

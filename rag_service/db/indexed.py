@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,7 +11,15 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, fu
 
 from rag_service.db.documents import Document, document_of
 from rag_service.db.tables import chunks, collections, documents, index_versions, indexed_documents
-from rag_service.types import DocumentFailure, DocumentStatus, IndexState, IndexVersion, utc_now
+from rag_service.types import (
+    DocumentFailure,
+    DocumentStatus,
+    IndexState,
+    IndexVersion,
+    PageStart,
+    ParsedDocument,
+    utc_now,
+)
 
 # What a document's own row repeats of its row in the active index version.
 _REPEATED = {
@@ -19,7 +27,6 @@ _REPEATED = {
     "indexed_version": "version",
     "indexed_hash": "content_hash",
     "text_key": "text_key",
-    "parsed_key": "parsed_key",
     "parser": "parser",
     "chunk_count": "chunk_count",
     "searchable_at": "searchable_at",
@@ -42,9 +49,14 @@ def note(connection: Connection, index: IndexVersion, document_id: str, values: 
         connection.execute(insert(indexed_documents).values({**keys, **row}))
 
 
+def repeated(index: IndexVersion, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the document's own row says of these values, when `index` is the active one."""
+    return {name: values[of] for name, of in _REPEATED.items() if of != "index_version"} | {"index_version": index.id}
+
+
 def note_failed(connection: Connection, index: IndexVersion, document: Document, failure: DocumentFailure) -> None:
     """The version of the document that answers could not be built into `index`: nobody tries until there is another."""
-    nothing = {"content_hash": None, "text_key": None, "parsed_key": None, "parser": "", "searchable_at": None}
+    nothing = {"content_hash": None, "text_key": None, "outline": None, "parser": "", "searchable_at": None}
     counts = {"chunk_count": 0, "term_count": 0, "calibration": index.calibration}
     values = {**nothing, **counts, "version": document.indexed_version, "error": asdict(failure)}
     note(connection, index, document.id, values)
@@ -61,6 +73,24 @@ def version_in(connection: Connection, index: str, document_id: str) -> int | No
     """The version of a document that an index version answers with, if any."""
     found = select(indexed_documents.c.version).where(_row(index, document_id), indexed_documents.c.error.is_(None))
     return connection.execute(found).scalar()
+
+
+def kept_text(connection: Connection, document: Document) -> tuple[str, ParsedDocument] | None:
+    """The key of the text that answers for a document, and what else its parser told (its own text is empty here).
+
+    None where that was not kept: the bytes are to be parsed again.
+    """
+    mine = _row(document.index_version or "", document.id)
+    row = connection.execute(select(indexed_documents).where(mine, indexed_documents.c.error.is_(None))).first()
+    if row is None or row.outline is None or row.text_key is None or row.version != document.indexed_version:
+        return None
+    pages = tuple(PageStart(start, page) for start, page in row.outline["pages"])
+    return row.text_key, ParsedDocument("", row.outline["title"], pages, row.outline["layout"], row.parser)
+
+
+def outline_of(parsed: ParsedDocument) -> dict[str, Any]:
+    """What `kept_text` makes a parsed document of, beside its text."""
+    return {"title": parsed.title, "layout": parsed.layout, "pages": [[at.start, at.page] for at in parsed.pages]}
 
 
 def outdated(connection: Connection, index: IndexVersion, limit: int) -> list[Document]:
@@ -123,6 +153,12 @@ def hold(connection: Connection, index: IndexVersion, until: datetime | None) ->
     connection.execute(update(index_versions).where(index_versions.c.id == index.id).values(holding_until=until))
 
 
+def is_held(connection: Connection, index: IndexVersion) -> bool:
+    until = select(index_versions.c.holding_until).where(index_versions.c.id == index.id)
+    held = connection.execute(until).scalar()
+    return held is not None and held > utc_now()
+
+
 def switch(connection: Connection, former: IndexVersion, target: IndexVersion, *, soak_s: float) -> bool:
     """Make `target` the active index version of its collection in place of `former`, which soaks for `soak_s` seconds.
 
@@ -157,6 +193,11 @@ def forget_others(connection: Connection) -> None:
     connection.execute(update(index_versions).where(under_way).values(state=IndexState.BUILDING))
     soaking = index_versions.c.state == IndexState.SOAKING
     connection.execute(update(index_versions).where(soaking).values(state=IndexState.RETIRED, retired_at=utc_now()))
+
+
+def forget_document(connection: Connection, index: IndexVersion, document_id: str) -> None:
+    """The index version answers with nothing of it, until it is built again."""
+    connection.execute(delete(indexed_documents).where(_row(index.id, document_id)))
 
 
 def forget(connection: Connection, index: str) -> None:
@@ -210,6 +251,6 @@ def _repeat(connection: Connection, collection_id: str, target: IndexVersion) ->
     back = {"status": DocumentStatus.READY, "error": null()}
     connection.execute(update(documents).where(ours, documents.c.index_version == target.id, revived).values(back))
     lacking = and_(documents.c.indexed_version.is_not(None), documents.c.index_version != target.id)
-    nothing = {"indexed_version": None, "text_key": None, "parsed_key": None, "chunk_count": 0, "searchable_at": None}
+    nothing = {"indexed_version": None, "text_key": None, "chunk_count": 0, "searchable_at": None}
     failed = {"status": DocumentStatus.FAILED, "error": asdict(_LEFT_OUT)}
     connection.execute(update(documents).where(ours, lacking).values({**nothing, **failed, **newer}))

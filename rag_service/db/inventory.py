@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, select
 
 from rag_service.access import AccessTokens
 from rag_service.db.documents import Document, change, document_of
@@ -43,7 +43,8 @@ def among(connection: Connection, index: str, chunk_ids: Sequence[str]) -> set[s
 
 
 def _answered_by(index: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return _answering(index), chunks.c.version == documents.c.indexed_version
+    current = and_(chunks.c.version == documents.c.indexed_version, chunks.c.index_version == index)
+    return _answering(index), current
 
 
 def _answering(index: str) -> ColumnElement[bool]:
@@ -111,10 +112,13 @@ def _access(connection: Connection, document_ids: Sequence[str]) -> dict[str, Ac
 
 
 def _chunk_ids(connection: Connection, rows: Mapping[str, Row[Any]]) -> dict[str, list[str]]:
-    query = select(chunks.c.id, chunks.c.document_id, chunks.c.version).where(chunks.c.document_id.in_(list(rows)))
+    query = select(chunks.c.id, chunks.c.document_id, chunks.c.version, chunks.c.index_version).where(
+        chunks.c.document_id.in_(list(rows))
+    )
     held: dict[str, list[str]] = defaultdict(list)
     for row in connection.execute(query):
-        if row.version == rows[row.document_id].indexed_version:
+        document = rows[row.document_id]
+        if (row.version, row.index_version) == (document.indexed_version, document.index_version):
             held[row.document_id].append(row.id)
     return held
 

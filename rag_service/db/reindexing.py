@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 
 from rag_service.db.acls import store_tokens
 from rag_service.db.documents import Document, document_of, tokens
-from rag_service.db.tables import chunks, documents
+from rag_service.db.tables import chunks, documents, indexed_documents
 from rag_service.types import DocumentStatus
 
 
@@ -31,10 +30,27 @@ def teams(connection: Connection, selection: Selection) -> list[str]:
     return sorted(connection.execute(query).scalars())
 
 
-def some(connection: Connection, selection: Selection, *, after: str, limit: int) -> list[Document]:
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A document, and whether all that its parser told of the version that answers is kept."""
+
+    document: Document
+    parsed: bool
+
+
+def some(connection: Connection, selection: Selection, *, after: str, limit: int) -> list[Kept]:
     """The next of them in the order of their ids, beyond `after` ("" for the first)."""
-    query: Select[Any] = select(documents).where(*_chosen(selection), documents.c.id > after)
-    return [document_of(row) for row in connection.execute(query.order_by(documents.c.id).limit(limit))]
+    query = select(documents).where(*_chosen(selection), documents.c.id > after)
+    page = [document_of(row) for row in connection.execute(query.order_by(documents.c.id).limit(limit))]
+    mine = and_(
+        documents.c.id == indexed_documents.c.document_id,
+        documents.c.index_version == indexed_documents.c.index_version,
+        documents.c.indexed_version == indexed_documents.c.version,
+    )
+    told = and_(indexed_documents.c.outline.is_not(None), indexed_documents.c.text_key.is_not(None))
+    among = documents.c.id.in_([document.id for document in page])
+    kept = set(connection.execute(select(documents.c.id).join(indexed_documents, mine).where(among, told)).scalars())
+    return [Kept(document, document.id in kept) for document in page]
 
 
 def renew_access(connection: Connection, document: Document) -> Document | None:

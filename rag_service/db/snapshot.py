@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, func, insert, select, update
 
-from rag_service.db import jobs, operations, tables
+from rag_service.db import indexed, jobs, operations, tables
 from rag_service.db.engine import Database, _alembic
 from rag_service.errors import Conflict
 
@@ -38,6 +38,7 @@ def take(database: Database, path: Path) -> None:
         with copy_of.transaction() as transaction:
             jobs.requeue_running(transaction.connection)
             operations.forget_running(transaction.connection)
+            indexed.forget_others(transaction.connection)
 
 
 @contextmanager

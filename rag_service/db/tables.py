@@ -190,7 +190,6 @@ documents = Table(
     Column("indexed_hash", String(64)),
     Column("index_version", String(80)),
     Column("text_key", String(200)),
-    Column("parsed_key", String(200)),
     Column("parser", String(100), nullable=False, default=""),
     Column("chunk_count", Integer, nullable=False, default=0),
     _time("searchable_at"),
@@ -221,7 +220,7 @@ indexed_documents = Table(
     Column("version", Integer, nullable=False),
     Column("content_hash", String(64)),
     Column("text_key", String(200)),
-    Column("parsed_key", String(200)),  # page map, title and layout of the text
+    Column("outline", Json),  # title, layout and page map of the text, as parsed
     Column("parser", String(100), nullable=False),
     Column("chunk_count", Integer, nullable=False),
     Column("term_count", Integer, nullable=False),  # of all chunks, as the lexical leg measures them

@@ -13,20 +13,18 @@ scores, had they moved it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from rag_service.chunking.base import Chunker, lexical_text
-from rag_service.db import Database, chunks, collections, documents, jobs, operations
+from rag_service.db import Database, chunks, collections, indexed, jobs, operations
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
 from rag_service.db.operations import OperationKind
-from rag_service.embedding.base import LexicalEncoder
 from rag_service.embedding.languages import analyser_of
 from rag_service.errors import NotFound, RetryableError
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.hold import PutOffError
+from rag_service.pipelines import Pipelines
 from rag_service.types import IndexVersion, JobKind, JobState
 from rag_service.vectors.base import VectorStore
 
@@ -42,8 +40,7 @@ _SLICE = 50
 class Calibration:
     database: Database
     vectors: VectorStore
-    chunker: Chunker
-    lexical: Callable[[IndexVersion], LexicalEncoder]
+    pipelines: Pipelines
     doorbell: Doorbell
     slice_s: float = 20.0
 
@@ -64,7 +61,7 @@ class Calibration:
     def adopt_analysers(self) -> None:
         """At the start: what an older version of the service encoded is encoded again as this one does."""
         with self.database.transaction() as transaction:
-            for index in collections.all_active(transaction.connection):
+            for index in collections.all_live(transaction.connection):
                 analyser = analyser_of(index.analyser.partition("/")[0])
                 if analyser != index.analyser:
                     collections.recalibrate(
@@ -97,7 +94,7 @@ class Calibration:
     def _moved(self, index: IndexVersion) -> bool:
         """Whether the average has moved, and is another one from here on."""
         with self.database.transaction() as transaction:
-            average = documents.average_length(transaction.connection, index)
+            average = indexed.average_length(transaction.connection, index)
             if average is None or collections.index_version(transaction.connection, index.id).settled:
                 return False
             if abs(average - index.average_length) <= _TOLERANCE * index.average_length:
@@ -114,20 +111,21 @@ class Calibration:
         """Bring documents up to the index version's calibration; False when time ran out before all were."""
         while True:
             with self.database.read() as connection:
-                former = documents.encoded_before(connection, index, _SLICE)
+                former = indexed.encoded_before(connection, index, _SLICE)
             if not former:
                 return True
-            for document in former:
-                self._encode_document(index, document)
+            for document, version in former:
+                self._encode_document(index, document, version)
             if time.monotonic() > until:
                 return False
 
-    def _encode_document(self, index: IndexVersion, document: Document) -> None:
+    def _encode_document(self, index: IndexVersion, document: Document, version: int) -> None:
         with self.database.read() as connection:
-            held = chunks.of_document(connection, document.id, document.indexed_version or 0)
-        title = self.chunker.fitting_title(document.title)
-        texts = [lexical_text(title, chunk.content.heading_path, chunk.content.text) for chunk in held]
-        encoder = self.lexical(index)
+            held = chunks.of_document(connection, index.id, document.id, version)
+        chunker = self.pipelines.chunker(index)
+        title = chunker.fitting_title(document.title)
+        texts = [chunker.counted(title, chunk.content) for chunk in held]
+        encoder = self.pipelines.lexical(index)
         vectors = encoder.encode(texts, "document")
         by_chunk = {chunk.id: vector for chunk, vector in zip(held, vectors, strict=True)}
         try:
@@ -135,7 +133,8 @@ class Calibration:
         except NotFound as error:  # deleted a moment ago; the next look shows whether that was the document or all
             raise RetryableError() from error
         with self.database.transaction() as transaction:
-            documents.note_encoded(transaction.connection, document, index.calibration, sum(encoder.lengths(texts)))
+            terms = sum(encoder.lengths(texts))
+            indexed.note_encoded(transaction.connection, index, document.id, version, terms)
 
     def _hand_back(self, job: Job) -> None:
         with self.database.transaction() as transaction:

@@ -12,6 +12,7 @@ from rag_service.embedding.base import Embedder
 from rag_service.embedding.languages import Language, analyser_of, is_newer
 from rag_service.errors import ConfigError
 from rag_service.ingest.calibration import FIRST_AFTER
+from rag_service.pipelines import Pipelines
 from rag_service.types import Collection, IndexVersion, Team
 from rag_service.vectors.base import IndexSpec, VectorStore
 
@@ -27,6 +28,7 @@ class Catalogue:
     embedder: Embedder
     chunker: Chunker
     average_length: float
+    pipelines: Pipelines
 
     def create_team(self, team_id: str, name: str) -> Team:
         """A team starts with the collection `default`. Raises Conflict."""
@@ -60,11 +62,12 @@ class Catalogue:
     def check_indexes(self) -> None:
         """Raises ConfigError when an active index was built with another model or a newer analyser than ours."""
         for index in self._active():
-            if index.embedder != self.embedder.identity:
+            identity = self.pipelines.embedder(index).identity
+            if index.embedder != identity:
                 raise ConfigError(
-                    f"The index {index.id} was built with the model {index.embedder}, but {self.embedder.identity} is "
-                    f"configured. Set RAG_EMBEDDING_MODEL back to {index.embedder.name!r}, or start with another "
-                    "RAG_DATA_DIR and ingest again.",
+                    f"The index {index.id} was built with the model {index.embedder}, but {identity} is "
+                    f"configured. Set RAG_EMBEDDING_MODEL back to {index.embedder.name!r}, and build an index version "
+                    "with the new model beside it (`rag index build --help`).",
                     code="model_changed",
                 )
             if is_newer(index.analyser):
@@ -75,10 +78,11 @@ class Catalogue:
                 )
 
     def make_indexes(self) -> None:
-        """See to it that every active index is there, also where its maker died half-way."""
+        """See to it that every live index is there, also where its maker died half-way."""
         with self.database.read() as connection:
             wished = collections.wished_storage(connection)
-        for index in self._active():
+            live = collections.all_live(connection)
+        for index in live:
             self.vectors.create(index.id, IndexSpec(index.embedder.dimensions, wished.get(index.id, {})))
 
     def _active(self) -> list[IndexVersion]:

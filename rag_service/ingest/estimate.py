@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from rag_service.db import Connection, reindexing
 from rag_service.db.documents import Document
-from rag_service.db.reindexing import Selection
+from rag_service.db.reindexing import Kept, Selection
 from rag_service.ingest.pace import Pace, pace
 from rag_service.types import FromStage
 
@@ -78,14 +78,15 @@ class Load:
         return round(self.known_chunks * self.growth)
 
 
-def lacking(document: Document, from_stage: FromStage) -> str | None:
+def lacking(kept: Kept, from_stage: FromStage) -> str | None:
     """What a document has not that this stage begins with; None when nothing is in the way."""
-    answers = document.indexed_version == document.version
+    document = kept.document
+    answers = document.indexed_version == document.version and kept.parsed
     lacks: dict[FromStage, tuple[bool, str]] = {
         FromStage.PERMISSIONS: (False, ""),
         FromStage.METADATA: (document.indexed_version is None, "index"),
         FromStage.EMBED: (not answers, "chunks"),
-        FromStage.CHUNK: (not (answers and document.text_key and document.parsed_key), "parsed_text"),
+        FromStage.CHUNK: (not answers, "parsed_text"),
         FromStage.PARSE: (not document.blob_key, "bytes"),
         FromStage.FETCH: (not document.source_id, "source"),
     }
@@ -109,8 +110,11 @@ def estimate(
     loads: dict[str, Load] = {}
     skipped: dict[str, int] = {}
     for page in _pages(connection, selection):
-        for document in filter(is_meant, page):
-            if (lacks := lacking(document, from_stage)) is None:
+        for kept in page:
+            document = kept.document
+            if not is_meant(document):
+                continue
+            if (lacks := lacking(kept, from_stage)) is None:
                 load = loads.setdefault(document.collection_id, Load())
                 load.add(document)
                 if any(one.over_http for one in into(document.collection_id)):
@@ -123,11 +127,11 @@ def estimate(
     return _indexing(loads, written, from_stage, pace(connection, from_stage), skipped)
 
 
-def _pages(connection: Connection, selection: Selection) -> Iterator[list[Document]]:
+def _pages(connection: Connection, selection: Selection) -> Iterator[list[Kept]]:
     after = ""
     while page := reindexing.some(connection, selection, after=after, limit=_PAGE):
         yield page
-        after = page[-1].id
+        after = page[-1].document.id
 
 
 def _refreshing(

@@ -22,6 +22,12 @@ class PutOffError(RetryableError):
         super().__init__(retry_after=_LOOK_AGAIN_S)
 
 
+class SwitchingIndexError(PutOffError):
+    """The collection is changing to another index version. This goes on in a moment."""
+
+    default_code = "index_switching"
+
+
 def may_purge(database: Database) -> None:
     """Raises PutOffError while a backup is being taken."""
     with database.read() as connection:

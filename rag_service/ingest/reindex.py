@@ -24,6 +24,7 @@ from rag_service.ingest.estimate import Estimate, Into, estimate, lacking
 from rag_service.ingest.fields import fields_of
 from rag_service.ingest.intake import Intake
 from rag_service.ingest.sync import Syncer
+from rag_service.pipelines import Pipelines
 from rag_service.types import DocumentStatus, Filter, FromStage, IndexVersion, JobKind, JobState
 from rag_service.vectors.base import VectorStore
 from rag_service.vectors.matching import matches
@@ -49,16 +50,16 @@ class Order:
 
 @dataclass(frozen=True)
 class Reindex:
-    """`is_current` says whether an index version would be chunked as it was, `over_http` whom its embedder asks."""
+    """`is_paid` says whether the embedder of an index version is asked over HTTP."""
 
     database: Database
     vectors: VectorStore
     doorbell: Doorbell
     intake: Intake
     syncer: Syncer
+    pipelines: Pipelines
     parse_filter: Callable[[object], Filter | None]
-    is_current: Callable[[IndexVersion], bool]
-    over_http: Callable[[IndexVersion], bool]
+    is_paid: Callable[[IndexVersion], bool]
     stopping: threading.Event
     slice_s: float = 20.0
 
@@ -70,8 +71,8 @@ class Reindex:
 
             def into(collection_id: str) -> list[Into]:
                 if collection_id not in written:
-                    live = collections.live_indexes(connection, collection_id)
-                    written[collection_id] = [self._into(connection, index, order.from_stage) for index in live]
+                    index = collections.active_index(connection, collection_id)
+                    written[collection_id] = [self._into(connection, index, order.from_stage)]
                 return written[collection_id]
 
             return estimate(
@@ -151,9 +152,9 @@ class Reindex:
             held = self.vectors.count(index.id)
         except NotFound:
             held = 0
-        same = from_stage == FromStage.EMBED or self.is_current(index)
+        same = from_stage == FromStage.EMBED or self.pipelines.chunker(index).identity == index.chunker
         lost = 1 - min(1.0, held / known) if known else 1.0
-        return Into(index.embedder.dimensions, lost if same else 1.0, self.over_http(index))
+        return Into(index.embedder.dimensions, lost if same else 1.0, self.is_paid(index))
 
 
 class _TakenOverError(Exception):
@@ -189,10 +190,10 @@ class _Listing:
         connection, job = self.transaction.connection, self.job
         selection = _selection({**job.payload, "team_id": job.team_id, "created_before": job.created_at})
         page = reindexing.some(connection, selection, after=self.after, limit=_AT_ONCE)
-        for document in page:
-            if matches(self.narrowing, fields_of(document)):
-                self._take(document)
-        self.after = page[-1].id if page else self.after
+        for kept in page:
+            if matches(self.narrowing, fields_of(kept.document)):
+                self._take(kept.document, lacking(kept, self.from_stage))
+        self.after = page[-1].document.id if page else self.after
         self.is_exhausted = len(page) < _AT_ONCE
         if self.is_exhausted:
             self.waiting = [source_id for source_id in self.waiting if not self._read(source_id)]
@@ -203,8 +204,7 @@ class _Listing:
         noted: dict[str, Any] = {"payload": {**self.job.payload, **places}, "counters": self.counters}
         return {**noted, "listed": True, "lease_until": None} if self.is_through else noted
 
-    def _take(self, document: Document) -> None:
-        lacks = lacking(document, self.from_stage)
+    def _take(self, document: Document, lacks: str | None) -> None:
         if self.from_stage == FromStage.FETCH:
             self._fetch(document, lacks)
             return

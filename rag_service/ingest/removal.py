@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from rag_service.blobs import BlobStore
@@ -115,12 +116,12 @@ class Removal:
     def _purge(self, document: Document, version: int) -> None:
         """Erase the document's versions up to `version`."""
         may_purge(self.database)
-        try:
-            with self.database.read() as connection:
-                index = collections.active_index(connection, document.collection_id)
-            self.vectors.delete(index.id, document.id, older_than=version + 1)
-        except NotFound:
-            pass  # the collection went with all its indexes
+        with self.database.read() as connection:
+            indexes = collections.all_indexes(connection, document.collection_id)
+        for index in indexes:
+            # One that is dropped meanwhile, or not made yet, holds nothing of it.
+            with contextlib.suppress(NotFound):
+                self.vectors.delete(index, document.id, older_than=version + 1)
         for old in range(1, version + 1):
             self.blobs.delete(owner(document.id, old))
         with self.database.transaction() as transaction:

@@ -11,9 +11,11 @@ from rag_service.observe.spans import span
 from rag_service.retrieval.fusion import Fused
 from rag_service.retrieval.plan import FusionSpec, Plan, RetrievalRequest
 from rag_service.retrieval.refining import Found, Ranked
+from rag_service.retrieval.scales import Scale
 from rag_service.retrieval.syntax import Question
 from rag_service.retrieval.weighting import Voice
 from rag_service.types import Collection, IndexVersion, SparseVector, Vector
+from rag_service.vectors.base import Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,11 @@ class Encoded:
     version: IndexVersion
     dense: Vector | None
     lexical: SparseVector | None
+    scale: Scale | None = None
+
+    def on_scale(self, drawn: list[Candidate]) -> list[Candidate]:
+        """Candidates with their cosines on the scale that those of all indexes are compared on."""
+        return drawn if self.scale is None else self.scale.apply(drawn)
 
 
 @dataclass(slots=True)

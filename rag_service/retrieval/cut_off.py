@@ -103,10 +103,12 @@ def _drawn(
 ) -> list[Candidate]:
     return merge(
         [
-            vectors.search(
-                query.version.id,
-                SearchRequest(query.dense, query.lexical, request.filter, limit=MAX_DRAW, chunk_ids=own),
-                scope,
+            query.on_scale(
+                vectors.search(
+                    query.version.id,
+                    SearchRequest(query.dense, query.lexical, request.filter, limit=MAX_DRAW, chunk_ids=own),
+                    scope,
+                )
             )
             for query in run.course.queries
         ]

@@ -9,7 +9,7 @@ from rag_service.access import AccessScope
 from rag_service.db import Database, chunks
 from rag_service.errors import NotFound
 from rag_service.retrieval.options import Expansion
-from rag_service.types import Chunk
+from rag_service.types import Chunk, ConfirmedChunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,13 @@ class Expander:
         self._database = database
         self._read_text = read_text
 
-    def contexts(self, hits: Sequence[Chunk], spec: Expansion, scope: AccessScope) -> dict[str, Context]:
+    def contexts(self, found: Sequence[ConfirmedChunk], spec: Expansion, scope: AccessScope) -> dict[str, Context]:
         """By chunk id. Of a document that is no longer readable, or of the next version by now, nothing is shown."""
-        if not hits:
+        if not found:
             return {}
+        hits = [one.chunk for one in found]
         with self._database.read() as connection:
-            around = chunks.around(connection, hits, *spec.reach, scope)
+            around = chunks.around(connection, [(one.index_version, one.chunk) for one in found], *spec.reach, scope)
         texts = {document_id: self._text(near[0][1]) for document_id, near in around.items()}
         contexts = {}
         for hit in hits:

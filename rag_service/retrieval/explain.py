@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
 from rag_service.access import AccessScope
-from rag_service.chunking.base import lexical_text
 from rag_service.db import Database, acls
 from rag_service.embedding.base import LexicalEncoder
+from rag_service.pipelines import Pipelines
 from rag_service.retrieval.clauses import clauses
 from rag_service.retrieval.course import Course
 from rag_service.retrieval.fusion import Fused
@@ -37,14 +37,12 @@ _UNSPACED = re.compile(
 
 
 class Explainer:
-    """Holds no state of its own; safe to share between threads. `lexical` gives an index version's encoder."""
+    """Holds no state of its own; safe to share between threads."""
 
-    def __init__(
-        self, database: Database, vectors: VectorStore, lexical: Callable[[IndexVersion], LexicalEncoder]
-    ) -> None:
+    def __init__(self, database: Database, vectors: VectorStore, pipelines: Pipelines) -> None:
         self._database = database
         self._vectors = vectors
-        self._lexical = lexical
+        self._pipelines = pipelines
 
     def explain(
         self, hits: Sequence[Ranked], request: RetrievalRequest, course: Course, scope: AccessScope
@@ -97,8 +95,9 @@ class Explainer:
     ) -> dict[str, list[dict[str, Any]]]:
         """Each term is asked alone, among the hits: its score there is its contribution, with the store's own IDF."""
         weights = {int(term): float(weight) for term, weight in zip(lexical.indices, lexical.values, strict=True)}
-        texts = {hit.chunk.id: _indexed_text(hit) for hit in hits}
-        encoder = self._lexical(index)
+        chunker = self._pipelines.chunker(index)
+        texts = {hit.chunk.id: chunker.counted(chunker.fitting_title(hit.title), hit.chunk.content) for hit in hits}
+        encoder = self._pipelines.lexical(index)
         # A question may ask for many forms of a word, of which passages hold few.
         held = {int(term) for passage in encoder.encode(list(texts.values()), "document") for term in passage.indices}
         spoken = spellings([query, *texts.values()], encoder, held.intersection(weights))
@@ -156,11 +155,6 @@ def _words(text: str) -> Iterator[str]:
 def _within(text: str, words: Iterable[str]) -> list[str]:
     present = set(_words(text))
     return [word for word in words if word in present][:_MOST_WORDS]
-
-
-def _indexed_text(found: ConfirmedChunk) -> str:
-    content = found.chunk.content
-    return lexical_text(found.title, content.heading_path, content.text)
 
 
 def _legs(fused: Fused, course: Course) -> dict[str, dict[str, Any]]:

@@ -63,7 +63,7 @@ class FusionSpec:
 class RetrievalRequest:
     """A question, and what its answer shall look like. No collections named means the team's `default`.
 
-    `fusion` None: as the collections are set up.
+    `fusion` None: as the collections are set up. `index_version` is asked instead of the active one of its collection.
 
     Raises InvalidRequest for an empty or overlong query and for numbers outside their bounds.
     """
@@ -79,6 +79,7 @@ class RetrievalRequest:
     highlight: bool = False
     explain: bool = False
     options: Options = field(default_factory=Options)
+    index_version: str | None = None
 
     def __post_init__(self) -> None:
         if not self.query.strip():

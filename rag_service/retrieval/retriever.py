@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from rag_service.access import AccessScope, Principal, scope_of
 from rag_service.db import Database, chunks, collections
-from rag_service.embedding.base import Embedder, LexicalEncoder
+from rag_service.embedding.base import Embedder
 from rag_service.errors import Conflict, RagError, RetryableError
 from rag_service.observe import metrics
 from rag_service.observe.logs import fields
+from rag_service.pipelines import Pipelines
 from rag_service.reranking.base import NullReranker, Reranker
 from rag_service.retrieval.course import Course, Encoded, milliseconds_since
 from rag_service.retrieval.expansion import Context, Expander
@@ -24,9 +25,10 @@ from rag_service.retrieval.highlight import Span, highlights
 from rag_service.retrieval.options import Feedback
 from rag_service.retrieval.plan import FusionSpec, Plan, RetrievalRequest, plan
 from rag_service.retrieval.refining import Found, Ranked, as_fused, capped, refined, reranked
+from rag_service.retrieval.scales import Level, Scale, level_of
 from rag_service.retrieval.syntax import Question, read
 from rag_service.retrieval.weighting import Voice, weighed
-from rag_service.types import Collection, ConfirmedChunk, IndexVersion, Vector, new_id, utc_now
+from rag_service.types import Collection, ConfirmedChunk, EmbedderIdentity, IndexVersion, Vector, new_id, utc_now
 from rag_service.vectors.base import Candidate, SearchRequest, VectorStore
 
 logger = logging.getLogger("rag_service.retrieval")
@@ -82,34 +84,33 @@ class Run:
 
 
 class Retriever:
-    """The read path. Holds no state of its own; safe to share between threads."""
+    """The read path. Remembers nothing but the levels of models; safe to share between threads."""
 
     def __init__(
         self,
         database: Database,
         *,
         vectors: VectorStore,
-        embedder: Embedder,
-        lexical: Callable[[IndexVersion], LexicalEncoder],
+        pipelines: Pipelines,
         reranker: Reranker,
         candidates: int,
         read_text: Callable[[str], bytes],
         rerank_depth: int = 50,
     ) -> None:
-        """`lexical` gives the encoder that an index version was built with; each leg draws `candidates` chunks.
+        """Each leg draws `candidates` chunks.
 
         `read_text` gives the stored text of a document by its key, in UTF-8, or raises NotFound.
         `rerank_depth` passages are read by the reranker unless a request says otherwise.
         """
         self._database = database
         self._vectors = vectors
-        self._embedder = embedder
-        self._lexical = lexical
+        self._pipelines = pipelines
         self._reranker = reranker
         self._candidates = candidates
         self._expander = Expander(database, read_text)
-        self._explainer = Explainer(database, vectors, lexical)
+        self._explainer = Explainer(database, vectors, pipelines)
         self._rerank_depth = rerank_depth
+        self._levels: dict[EmbedderIdentity, Level] = {}
 
     def retrieve(self, request: RetrievalRequest, principal: Principal) -> Retrieval:
         """The best `top_k` passages that `principal` may read, or all there are if fewer.
@@ -136,7 +137,7 @@ class Retriever:
 
     def _draw(self, request: RetrievalRequest, scope: AccessScope, course: Course) -> None:
         """Ask every index, and once more where the first answer shall tell what to ask for."""
-        course.indexes = self._indexes(scope.team, course.plan)
+        course.indexes = self._indexes(scope.team, course.plan, request.index_version)
         if request.mode == "hybrid" and request.fusion is None:
             course.plan = replace(course.plan, fusion=_fusion_of([collection for collection, _ in course.indexes]))
         with course.stage("embed"):
@@ -153,7 +154,7 @@ class Retriever:
         contexts: dict[str, Context] = {}
         if request.options.expand is not None:
             with course.stage("expand"):
-                contexts = self._expander.contexts([one.found[1].chunk for one in best], request.options.expand, scope)
+                contexts = self._expander.contexts([one.found[1] for one in best], request.options.expand, scope)
         notes: Sequence[dict[str, object] | None] = [None] * len(best)
         if request.explain:
             with course.stage("explain"):
@@ -171,51 +172,74 @@ class Retriever:
             return 0
         return max(request.top_k, request.options.rerank_depth or self._rerank_depth)
 
-    def _indexes(self, team: str, drawn: Plan) -> tuple[tuple[Collection, IndexVersion], ...]:
+    def _indexes(self, team: str, drawn: Plan, named: str | None) -> tuple[tuple[Collection, IndexVersion], ...]:
         with self._database.read() as connection:
-            asked = tuple(collections.active_indexes(connection, team, drawn.collections))
+            asked = collections.active_indexes(connection, team, drawn.collections)
+            if named is not None:
+                asked = _with_named(asked, collections.named_index(connection, team, named))
         for _, index in asked:
             if not index.settled:
                 self._settle(index)
-        return asked
+        return tuple(asked)
 
     def _settle(self, index: IndexVersion) -> None:
         with self._database.transaction() as transaction:
             collections.settle(transaction.connection, index)
 
     def _encode(self, request: RetrievalRequest, course: Course) -> list[Encoded]:
-        dense = self._dense(request, course) if "dense" in course.plan.legs else None
+        dense = self._dense(request, course) if "dense" in course.plan.legs else {}
         encoded = []
         for _, index in course.indexes:
             lexical = None
             if "lexical" in course.plan.legs:
-                lexical = self._lexical(index).encode([course.question.lexical_text], "query")[0]
+                lexical = self._pipelines.lexical(index).encode([course.question.lexical_text], "query")[0]
             # A query of stop words only has no terms: that leg then has nothing to look for.
-            encoded.append(Encoded(index, dense, lexical if lexical is not None and len(lexical.indices) else None))
+            words = lexical if lexical is not None and len(lexical.indices) else None
+            vector, scale = dense.get(index.embedder, (None, None))
+            encoded.append(Encoded(index, vector, words, scale))
         course.voice = Voice(
-            legible=1.0 if dense is None else self._embedder.legible(course.question.text),
+            legible=self._legible(course) if dense else 1.0,
             wordless=all(one.lexical is None for one in encoded),
             named=course.question.names_something,
         )
         return [one for one in encoded if one.dense is not None or one.lexical is not None]
 
-    def _dense(self, request: RetrievalRequest, course: Course) -> Vector | None:
+    def _dense(self, request: RetrievalRequest, course: Course) -> dict[EmbedderIdentity, tuple[Vector, Scale | None]]:
+        """By model: the question as a vector, and where several models are asked the scale that takes its cosines."""
+        embedders = {}
+        for collection, index in course.indexes:
+            embedder = self._pipelines.embedder(index)
+            if index.embedder != embedder.identity:
+                raise Conflict(
+                    f"Collection {collection.name!r} was embedded with {index.embedder}, this service embeds with"
+                    f" {embedder.identity}. Start it with the former model, or build an index version with the new.",
+                    code="embedding_model_differs",
+                )
+            embedders[index.embedder] = embedder
         try:
-            vector: Vector = self._embedder.embed([course.question.text], "query")[0]
+            return {
+                model: (embedder.embed([course.question.text], "query")[0], scale)
+                for (model, embedder), scale in zip(embedders.items(), self._scales(embedders), strict=True)
+            }
         except RetryableError as error:
             if request.mode == "dense":
                 raise
             course.plan = course.plan.lexical_only()
             course.degraded.append(f"dense leg unavailable: {error.message}")
-            return None
-        for collection, index in course.indexes:
-            if index.embedder != self._embedder.identity:
-                raise Conflict(
-                    f"Collection {collection.name!r} was embedded with {index.embedder}, this service embeds with"
-                    f" {self._embedder.identity}. Start it with the former model, or build the collection anew.",
-                    code="embedding_model_differs",
-                )
-        return vector
+            return {}
+
+    def _scales(self, embedders: Mapping[EmbedderIdentity, Embedder]) -> list[Scale | None]:
+        """Onto the scale of the first model; nothing to be done where there is only one."""
+        if len(embedders) == 1:
+            return [None]
+        for model, embedder in embedders.items():
+            if model not in self._levels:
+                self._levels[model] = level_of(embedder)
+        first, *others = [self._levels[model] for model in embedders]
+        return [None, *(Scale(own, first) for own in others)]
+
+    def _legible(self, course: Course) -> float:
+        return min(self._pipelines.embedder(index).legible(course.question.text) for _, index in course.indexes)
 
     def _find(self, request: RetrievalRequest, scope: AccessScope, course: Course) -> list[Found]:
         """Draw, rank and confirm; draw deeper while hits are missing that a deeper draw could bring."""
@@ -241,7 +265,7 @@ class Retriever:
 
     def _search(self, query: Encoded, request: RetrievalRequest, limit: int, scope: AccessScope) -> list[Candidate]:
         wanted = SearchRequest(dense=query.dense, lexical=query.lexical, narrowing=request.filter, limit=limit)
-        return self._vectors.search(query.version.id, wanted, scope)
+        return query.on_scale(self._vectors.search(query.version.id, wanted, scope))
 
     def _confirm(
         self,
@@ -295,10 +319,23 @@ class Retriever:
         def changed(query: Encoded) -> Encoded:
             if query.lexical is None:
                 return query
-            passages = self._lexical(query.version).encode(texts, "document")
+            passages = self._pipelines.lexical(query.version).encode(texts, "document")
             return replace(query, lexical=fed_back(query.lexical, passages, spec))
 
         return [changed(query) for query in course.queries]
+
+
+def _with_named(
+    asked: Sequence[tuple[Collection, IndexVersion]], named: tuple[Collection, IndexVersion]
+) -> list[tuple[Collection, IndexVersion]]:
+    """The index version `named` in place of its collection's active one. Raises Conflict where it cannot be asked."""
+    collection, index = named
+    if not index.state.is_live or collection.id not in {one.id for one, _ in asked}:
+        raise Conflict(
+            "This index version cannot be asked here: it is over, or of another collection than those of the question.",
+            code="index_version_unavailable",
+        )
+    return [named if one.id == collection.id else (one, active) for one, active in asked]
 
 
 def _fusion_of(asked: Sequence[Collection]) -> FusionSpec:

@@ -123,7 +123,7 @@ class WhyNot:
                 detail = {"rank": hit.rank, "score": hit.score, "chunk_id": hit.chunk.chunk.id}
                 return "returned", f"It is returned, at rank {hit.rank}.", detail
         with self._database.read() as connection:
-            own = chunks.ids_of(connection, document.id)
+            own = chunks.ids_of(connection, index.id, document.id)
         scope = scope_of(principal)
         if not self._finds(index, own, None, scope):
             return "not_indexed", "The index has not caught up with its latest change. Ask again shortly.", {}

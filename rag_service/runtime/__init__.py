@@ -17,7 +17,6 @@ from connectors.base import Connector
 from rag_service.backup import exchange
 from rag_service.backup.take import Backup
 from rag_service.blobs import BlobStore
-from rag_service.chunking.structure import StructureChunker
 from rag_service.db import Database, collections, jobs, ringing, sources
 from rag_service.db.sources import Source
 from rag_service.embedding.base import Embedder
@@ -39,6 +38,7 @@ from rag_service.ingest.sync import Syncer
 from rag_service.observe.spans import traced
 from rag_service.observe.state import Cached
 from rag_service.parsing.sandbox import ParserSandbox
+from rag_service.pipelines import Pipelines
 from rag_service.queue import Broker, Sender, check, make_broker
 from rag_service.retrieval.audit import RetrievalAudit
 from rag_service.retrieval.filters import parse_filter
@@ -48,12 +48,12 @@ from rag_service.retrieval.why_not import WhyNot
 from rag_service.runtime import folder
 from rag_service.runtime.declared import put_on_record
 from rag_service.runtime.observing import shared_state
+from rag_service.runtime.pipelines import Models, make_chunker, make_pipelines
 from rag_service.runtime.readiness import Readiness
 from rag_service.runtime.secret_keys import make_vault
 from rag_service.runtime.upkeep import Upkeep, make_upkeep
 from rag_service.runtime.variants import (
     Role,
-    lexical_of,
     make_blobs,
     make_connector,
     make_embedder,
@@ -62,7 +62,7 @@ from rag_service.runtime.variants import (
     refuse_impossible,
 )
 from rag_service.settings import Settings
-from rag_service.types import Queue
+from rag_service.types import IndexVersion, Queue
 from rag_service.vectors.base import VectorStore
 
 Connect: TypeAlias = Callable[[str, Mapping[str, Any]], Connector | Discreet]
@@ -84,6 +84,8 @@ class Runtime:
     blobs: BlobStore
     vectors: VectorStore
     embedder: Embedder
+    models: Models
+    pipelines: Pipelines
     broker: Broker
     doorbell: Doorbell
     sandbox: ParserSandbox
@@ -228,7 +230,9 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     sandbox = ParserSandbox(
         settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes, scratch=_scratch(settings)
     )
-    chunker = StructureChunker(embedder.token_spans, min(settings.chunk_tokens, embedder.window))
+    models = Models(settings, embedder)
+    pipelines = make_pipelines(settings, models)
+    chunker = make_chunker(settings, embedder, {})
 
     sender = Sender(broker)
     limits = ringing.Limits(settings.team_jobs, settings.team_syncs)
@@ -241,20 +245,11 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     removal = Removal(database, blobs, vectors, doorbell)
     syncer = Syncer(database, intake, removal, _opener(credentials, connect), doorbell, stopping)
     progress = ProgressBoard(database)
-    calibration = Calibration(database, vectors, chunker, lexical_of, doorbell)
-    indexer = Indexer(database, blobs, vectors, sandbox.parse, chunker, embedder, lexical_of, progress, calibration)
-    reindex = Reindex(
-        database,
-        vectors,
-        doorbell,
-        intake,
-        syncer,
-        parse_filter,
-        is_current=lambda index: index.chunker == chunker.identity,
-        over_http=lambda _index: settings.embedder == "http",
-        stopping=stopping,
-    )
-    retriever = _retriever(settings, database, vectors, embedder, blobs)
+    calibration = Calibration(database, vectors, pipelines, doorbell)
+    indexer = Indexer(database, blobs, vectors, sandbox.parse, pipelines, progress, calibration)
+    is_paid = partial(_is_over_http, settings)
+    reindex = Reindex(database, vectors, doorbell, intake, syncer, pipelines, parse_filter, is_paid, stopping)
+    retriever = _retriever(settings, database, vectors, pipelines, blobs)
     leases = Leases(database, settings.lease_s)
     return Runtime(
         settings=settings,
@@ -262,12 +257,14 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         blobs=blobs,
         vectors=vectors,
         embedder=embedder,
+        models=models,
+        pipelines=pipelines,
         broker=broker,
         doorbell=doorbell,
         sandbox=sandbox,
         leases=leases,
         progress=progress,
-        catalogue=Catalogue(database, vectors, embedder, chunker, _TERMS_PER_TOKEN * settings.chunk_tokens),
+        catalogue=Catalogue(database, vectors, embedder, chunker, _TERMS_PER_TOKEN * settings.chunk_tokens, pipelines),
         intake=intake,
         removal=removal,
         syncer=syncer,
@@ -292,6 +289,10 @@ def _opener(credentials: Credentials, connect: Connect) -> Callable[[Source], Co
     return lambda source: connect(source.type, credentials.whole(source))
 
 
+def _is_over_http(settings: Settings, index: IndexVersion) -> bool:
+    return bool(index.pipeline.get("embedding", {}).get("embedder", settings.embedder) == "http")
+
+
 def _worker() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
@@ -301,13 +302,12 @@ def _scratch(settings: Settings) -> Path:
 
 
 def _retriever(
-    settings: Settings, database: Database, vectors: VectorStore, embedder: Embedder, blobs: BlobStore
+    settings: Settings, database: Database, vectors: VectorStore, pipelines: Pipelines, blobs: BlobStore
 ) -> Retriever:
     return Retriever(
         database,
         vectors=vectors,
-        embedder=embedder,
-        lexical=lexical_of,
+        pipelines=pipelines,
         reranker=make_reranker(settings),
         candidates=settings.candidates,
         read_text=blobs.get,

@@ -114,8 +114,19 @@ class VectorStore(Protocol):
         """
         ...
 
-    def delete(self, index: str, document_id: str, *, older_than: int | None = None, only: int | None = None) -> None:
-        """Remove a document's points: all, or those of a version below `older_than`, or of version `only`."""
+    def delete(
+        self,
+        index: str,
+        document_id: str,
+        *,
+        older_than: int | None = None,
+        only: int | None = None,
+        chunk_ids: frozenset[str] | None = None,
+    ) -> None:
+        """Remove a document's points: all, or those of a version below `older_than`, or of version `only`.
+
+        With `chunk_ids` only of these chunks.
+        """
         ...
 
     def update(
@@ -140,8 +151,18 @@ class VectorStore(Protocol):
         """
         ...
 
-    def stored(self, index: str, document_id: str | None = None, *, vectors: bool = False) -> Iterator[StoredPoint]:
-        """What the index holds of one document, or of all: for reusing vectors, for backups and for reconciling."""
+    def stored(
+        self,
+        index: str,
+        document_id: str | None = None,
+        *,
+        chunk_ids: frozenset[str] | None = None,
+        vectors: bool = False,
+    ) -> Iterator[StoredPoint]:
+        """What the index holds of one document, of these chunks, or of all.
+
+        For reusing vectors, for backups and for reconciling.
+        """
         ...
 
     def count(self, index: str) -> int:

@@ -100,13 +100,20 @@ def not_later(revision: int) -> Without:
 
 
 def of_document(
-    document_id: str, *, older_than: int | None = None, only: int | None = None, revision: int | None = None
+    document_id: str,
+    *,
+    older_than: int | None = None,
+    only: int | None = None,
+    revision: int | None = None,
+    chunk_ids: frozenset[str] | None = None,
 ) -> Every:
     """A document's points: all, or those of a version below `older_than`, or of version `only`.
 
-    With a `revision` only those that are `not_later`.
+    With a `revision` only those that are `not_later`, with `chunk_ids` only those of these chunks.
     """
     conditions: list[Condition] = [Match("document_id", (document_id,))]
+    if chunk_ids is not None:
+        conditions.append(Among(chunk_ids))
     if older_than is not None:
         conditions.append(Range("version", "lt", older_than))
     if only is not None:
@@ -114,6 +121,13 @@ def of_document(
     if revision is not None:
         conditions.append(not_later(revision))
     return Every(tuple(conditions))
+
+
+def chosen(document_id: str | None, chunk_ids: frozenset[str] | None) -> Every | None:
+    """The points of a document, those of these chunks, or (None) all of an index."""
+    if document_id is not None:
+        return of_document(document_id, chunk_ids=chunk_ids)
+    return None if chunk_ids is None else Every((Among(chunk_ids),))
 
 
 def within(chunk_ids: frozenset[str], where: Every) -> Every:

@@ -16,7 +16,7 @@ from rag_service.access import AccessScope, AccessTokens
 from rag_service.errors import ConfigError, InvalidRequest, NotFound
 from rag_service.types import SparseVector
 from rag_service.vectors.base import Candidate, IndexSpec, SearchRequest, StoredPoint, VectorPoint
-from rag_service.vectors.conditions import of_document
+from rag_service.vectors.conditions import chosen, of_document
 from rag_service.vectors.flushing import sync
 from rag_service.vectors.legs import search
 from rag_service.vectors.names import checked, other_spec
@@ -75,8 +75,17 @@ class EdgeVectorStore:
     def upsert(self, index: str, points: Sequence[VectorPoint]) -> None:
         self._shard(index).upsert(points)
 
-    def delete(self, index: str, document_id: str, *, older_than: int | None = None, only: int | None = None) -> None:
-        self._shard(index).delete(of_document(document_id, older_than=older_than, only=only))
+    def delete(
+        self,
+        index: str,
+        document_id: str,
+        *,
+        older_than: int | None = None,
+        only: int | None = None,
+        chunk_ids: frozenset[str] | None = None,
+    ) -> None:
+        doomed = of_document(document_id, older_than=older_than, only=only, chunk_ids=chunk_ids)
+        self._shard(index).delete(doomed)
 
     def update(
         self,
@@ -87,15 +96,21 @@ class EdgeVectorStore:
         fields: Mapping[str, Any] | None = None,
         revision: int | None = None,
     ) -> None:
-        chosen = of_document(document_id, revision=revision)
-        self._shard(index).set_payload(chosen, changes(access, fields, revision))
+        changed = of_document(document_id, revision=revision)
+        self._shard(index).set_payload(changed, changes(access, fields, revision))
 
     def set_lexical(self, index: str, document_id: str, vectors: Mapping[str, SparseVector]) -> None:
         self._shard(index).set_lexical(of_document(document_id), vectors)
 
-    def stored(self, index: str, document_id: str | None = None, *, vectors: bool = False) -> Iterator[StoredPoint]:
-        where = None if document_id is None else of_document(document_id)
-        return self._shard(index).stored(where, vectors)
+    def stored(
+        self,
+        index: str,
+        document_id: str | None = None,
+        *,
+        chunk_ids: frozenset[str] | None = None,
+        vectors: bool = False,
+    ) -> Iterator[StoredPoint]:
+        return self._shard(index).stored(chosen(document_id, chunk_ids), vectors)
 
     def count(self, index: str) -> int:
         return self._shard(index).count()

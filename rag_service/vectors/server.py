@@ -27,6 +27,7 @@ from rag_service.vectors.conditions import (
     Match,
     Range,
     Without,
+    chosen,
     not_later,
     of_document,
     split,
@@ -106,10 +107,18 @@ class ServerVectorStore:
                     self._index_ranges(name, set().union(*(range_keys(point.payload or {}) for point in made)))
                     self._client.upsert(name, made, wait=True, ordering=_ORDERING, update_filter=_guard(revision))
 
-    def delete(self, index: str, document_id: str, *, older_than: int | None = None, only: int | None = None) -> None:
+    def delete(
+        self,
+        index: str,
+        document_id: str,
+        *,
+        older_than: int | None = None,
+        only: int | None = None,
+        chunk_ids: frozenset[str] | None = None,
+    ) -> None:
         with self._reported(index) as name:
-            chosen = models.FilterSelector(filter=_filter(of_document(document_id, older_than=older_than, only=only)))
-            self._client.delete(name, chosen, wait=True, ordering=_ORDERING)
+            doomed = of_document(document_id, older_than=older_than, only=only, chunk_ids=chunk_ids)
+            self._client.delete(name, models.FilterSelector(filter=_filter(doomed)), wait=True, ordering=_ORDERING)
 
     def update(
         self,
@@ -121,11 +130,11 @@ class ServerVectorStore:
         revision: int | None = None,
     ) -> None:
         payload = changes(access, fields, revision)
-        chosen = _filter(of_document(document_id, revision=revision))
+        changed = _filter(of_document(document_id, revision=revision))
         with self._reported(index) as name:
             self._index_ranges(name, range_keys(payload))
             if payload:
-                self._client.set_payload(name, payload, points=chosen, wait=True, ordering=_ORDERING)
+                self._client.set_payload(name, payload, points=changed, wait=True, ordering=_ORDERING)
 
     def set_lexical(self, index: str, document_id: str, vectors: Mapping[str, SparseVector]) -> None:
         # A server refuses an update that names a point it does not have.
@@ -135,8 +144,16 @@ class ServerVectorStore:
             with self._reported(index) as name:
                 self._client.update_vectors(name, made, wait=True, ordering=_ORDERING)
 
-    def stored(self, index: str, document_id: str | None = None, *, vectors: bool = False) -> Iterator[StoredPoint]:
-        where = None if document_id is None else _filter(of_document(document_id))
+    def stored(
+        self,
+        index: str,
+        document_id: str | None = None,
+        *,
+        chunk_ids: frozenset[str] | None = None,
+        vectors: bool = False,
+    ) -> Iterator[StoredPoint]:
+        points = chosen(document_id, chunk_ids)
+        where = None if points is None else _filter(points)
         with self._reported(index) as name:
             self._client.get_collection(name)
         return self._scroll(index, where, vectors)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rag_service.access import Principal
-from rag_service.embedding.lexical import Bm25Encoder, checked_language
+from rag_service.embedding.lexical import Bm25Encoder
 from rag_service.retrieval.explain import spellings
 from rag_service.retrieval.plan import RetrievalRequest
 from rag_service.retrieval.retriever import Retrieval, Retriever
@@ -155,8 +155,7 @@ def test_what_a_reranker_moved_is_told(office: Team) -> None:
     retriever = Retriever(
         runtime.database,
         vectors=runtime.vectors,
-        embedder=runtime.embedder,
-        lexical=lambda index: Bm25Encoder(index.average_length, checked_language(index.analyser)),
+        pipelines=runtime.pipelines,
         reranker=ByLength(),
         candidates=100,
         read_text=runtime.blobs.get,

@@ -9,7 +9,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from rag_service.access import Principal
-from rag_service.embedding.lexical import Bm25Encoder, checked_language
 from rag_service.reranking.base import NullReranker, Reranker
 from rag_service.retrieval.options import Options
 from rag_service.retrieval.plan import RetrievalRequest
@@ -206,8 +205,7 @@ def judged(team: Team, external_id: str, request: RetrievalRequest, reranker: Re
     retriever = Retriever(
         runtime.database,
         vectors=runtime.vectors,
-        embedder=runtime.embedder,
-        lexical=lambda index: Bm25Encoder(index.average_length, checked_language(index.analyser)),
+        pipelines=runtime.pipelines,
         reranker=reranker,
         candidates=candidates,
         read_text=runtime.blobs.get,

@@ -32,7 +32,7 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("content_hash", sa.String(length=64), nullable=True),
         sa.Column("text_key", sa.String(length=200), nullable=True),
-        sa.Column("parsed_key", sa.String(length=200), nullable=True),
+        sa.Column("outline", Json, nullable=True),
         sa.Column("parser", sa.String(length=100), nullable=False),
         sa.Column("chunk_count", sa.Integer(), nullable=False),
         sa.Column("term_count", sa.Integer(), nullable=False),
@@ -51,7 +51,6 @@ def upgrade() -> None:
         )
     op.execute(_OWNED)
     with op.batch_alter_table("documents", schema=None) as batch_op:
-        batch_op.add_column(sa.Column("parsed_key", sa.String(length=200), nullable=True))
         for name in _MOVED:
             batch_op.drop_column(name)
     with op.batch_alter_table("index_versions", schema=None) as batch_op:
@@ -76,7 +75,6 @@ def downgrade() -> None:
         ):
             batch_op.drop_column(name)
     with op.batch_alter_table("documents", schema=None) as batch_op:
-        batch_op.drop_column("parsed_key")
         for name in _MOVED:
             batch_op.add_column(sa.Column(name, sa.Integer(), nullable=False, server_default="0"))
     for name in _MOVED:
