@@ -120,6 +120,8 @@ class Intake:
         content = item.read()
         digest = hashlib.sha256(content).hexdigest()
         if row is not None and not row.is_deleted and _same_content(row, digest, item):
+            if target.anew:
+                self._blobs.put(owner(row.id, row.version), content)  # where they were lost
             return _Draft(item, row)
         document_id = new_id("doc") if row is None else row.id
         version = 1 if row is None else row.version + 1
