@@ -1,4 +1,4 @@
-"""Requests that have one effect however often they are sent"""
+"""Requests that have one effect however often they are sent; open children of a job"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -23,9 +23,15 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("idempotency_keys", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_idempotency_keys_at"), ["at"], unique=False)
+    with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_jobs_parent_id"))
+        batch_op.create_index(batch_op.f("ix_jobs_parent_id_state"), ["parent_id", "state"], unique=False)
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_jobs_parent_id_state"))
+        batch_op.create_index(batch_op.f("ix_jobs_parent_id"), ["parent_id"], unique=False)
     with op.batch_alter_table("idempotency_keys", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_idempotency_keys_at"))
     op.drop_table("idempotency_keys")
