@@ -21,7 +21,6 @@ import psutil
 
 from benchmarks.results import add_json_option, write
 from connectors.base import Acl
-from rag_service.chunking.base import embedded_text
 from rag_service.db import chunks, collections, documents, jobs, sources
 from rag_service.runtime import Runtime, build
 from rag_service.settings import Settings
@@ -146,6 +145,7 @@ def _texts(runtime: Runtime, source_id: str) -> tuple[list[str], int]:
     """The texts that were embedded for a source, and the number of its documents."""
     texts: list[str] = []
     count, after = 0, None
+    chunker = runtime.catalogue.chunker
     with runtime.database.read() as connection:
         while True:
             narrowing = documents.DocumentFilter(source_id=source_id)
@@ -153,8 +153,8 @@ def _texts(runtime: Runtime, source_id: str) -> tuple[list[str], int]:
             for document in page.data:
                 count += 1
                 held = chunks.page(connection, document.id, limit=100_000, after=None).data
-                title = runtime.indexer.chunker.fitting_title(document.title)
-                texts += [embedded_text(title, c.content.heading_path, c.content.text) for c in held]
+                title = chunker.fitting_title(document.title)
+                texts += [chunker.embedded(title, chunk.content) for chunk in held]
             after = page.next_cursor
             if after is None:
                 return texts, count

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from rag_service.chunking.base import embedded_text, lexical_text
 from rag_service.db import chunks, collections, documents, inventory
 from rag_service.ingest.fields import fields_of
 from rag_service.runtime import Runtime
@@ -135,11 +134,13 @@ def _points(runtime: Runtime, index: IndexVersion) -> list[VectorPoint]:
     with runtime.database.read() as connection:
         for page in inventory.live_documents(connection, index.id):
             for row in page:
-                held = chunks.of_document(connection, row.id, row.indexed_version or 0)
-                title = runtime.indexer.chunker.fitting_title(row.title)
-                parts = [(title, chunk.content.heading_path, chunk.content.text) for chunk in held]
-                dense = runtime.embedder.embed([embedded_text(*part) for part in parts], "document")
-                lexical = runtime.indexer.lexical(index).encode([lexical_text(*part) for part in parts], "document")
+                held = chunks.of_document(connection, index.id, row.id, row.indexed_version or 0)
+                chunker = runtime.pipelines.chunker(index)
+                title = chunker.fitting_title(row.title)
+                texts = [chunker.embedded(title, chunk.content) for chunk in held]
+                words = [chunker.counted(title, chunk.content) for chunk in held]
+                dense = runtime.pipelines.embedder(index).embed(texts, "document")
+                lexical = runtime.pipelines.lexical(index).encode(words, "document")
                 points += [
                     VectorPoint(
                         chunk_id=chunk.id,

@@ -7,7 +7,7 @@ does not manage is shown those hits only that may still be read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ from rag_service.api.retrieve import RetrieveIn, UsageRecord
 from rag_service.api.schemas import Id, Model, Service
 from rag_service.api.strict import StrictRoute
 from rag_service.api.tracing import hit_of, remember
-from rag_service.db import acls, collections
+from rag_service.db import acls
 from rag_service.db.queries import Trace
 from rag_service.errors import Conflict, InvalidRequest
 from rag_service.retrieval.difference import Difference, Moved, Place, best_of_documents, difference
@@ -68,7 +68,7 @@ class ReplayIn(Model):
         None, description="The question, where its trace did not keep it."
     )
     index_version: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = Field(
-        None, description="Ask this index version; only active ones can be asked."
+        None, description="Ask this index version instead of the active one."
     )
 
 
@@ -155,10 +155,9 @@ def replay_query(service: Service, caller: Asker, query_id: Id, wanted: ReplayIn
     """
     trace = _trace(service, caller, query_id)
     question = _question(trace, wanted.query)
-    if wanted.index_version is not None:
-        _check_active(service, caller.team, question.collections, wanted.index_version)
     as_user = _as_user(caller, trace)
-    answer = service.retriever.retrieve(question.request(), caller.principal(as_user))
+    request = replace(question.request(), index_version=wanted.index_version)
+    answer = service.retriever.retrieve(request, caller.principal(as_user))
     remember(service, caller, question, query=question.query, as_user=as_user, answer=answer)
     before, after = _visible(service, caller, trace), [hit_of(hit) for hit in answer.hits]
     chunks = difference(_places(before), _places(after))
@@ -220,16 +219,6 @@ def _question(trace: Trace, query: str | None) -> RetrieveIn:
             "It was asked of another version of the service, in words that this one does not know.",
             code="not_replayable",
         ) from None
-
-
-def _check_active(service: Runtime, team: str, names: Sequence[str], index_version: str) -> None:
-    with service.database.read() as connection:
-        active = collections.active_indexes(connection, team, names)
-    if index_version not in {index.id for _, index in active}:
-        raise Conflict(
-            "The collections of this question have no such active index version, and only active ones can be asked.",
-            code="index_version_unavailable",
-        )
 
 
 def _indexes(plan: Mapping[str, Any]) -> list[str]:

@@ -230,6 +230,14 @@ def named_index(connection: Connection, team_id: str, index: str) -> tuple[Colle
     return get(connection, team_id, row.collection_id), index_of(row)
 
 
+def live_index(connection: Connection, team_id: str, index: str) -> IndexVersion | None:
+    """An index version of a team that can be asked; None where there is no such."""
+    query = select(index_versions).join(collections, collections.c.id == index_versions.c.collection_id)
+    mine = (index_versions.c.id == index) & (collections.c.team_id == team_id)
+    row = connection.execute(query.where(mine, IS_LIVE)).first()
+    return None if row is None else index_of(row)
+
+
 def wished_storage(connection: Connection) -> dict[str, dict[str, Any]]:
     """By live index, what its collection wishes of a server that keeps vectors."""
     pair = index_versions.join(collections, collections.c.id == index_versions.c.collection_id)

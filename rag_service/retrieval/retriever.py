@@ -176,7 +176,7 @@ class Retriever:
         with self._database.read() as connection:
             asked = collections.active_indexes(connection, team, drawn.collections)
             if named is not None:
-                asked = _with_named(asked, collections.named_index(connection, team, named))
+                asked = _with_named(asked, collections.live_index(connection, team, named))
         for _, index in asked:
             if not index.settled:
                 self._settle(index)
@@ -326,16 +326,15 @@ class Retriever:
 
 
 def _with_named(
-    asked: Sequence[tuple[Collection, IndexVersion]], named: tuple[Collection, IndexVersion]
+    asked: Sequence[tuple[Collection, IndexVersion]], named: IndexVersion | None
 ) -> list[tuple[Collection, IndexVersion]]:
     """The index version `named` in place of its collection's active one. Raises Conflict where it cannot be asked."""
-    collection, index = named
-    if not index.state.is_live or collection.id not in {one.id for one, _ in asked}:
+    if named is None or named.collection_id not in {one.id for one, _ in asked}:
         raise Conflict(
-            "This index version cannot be asked here: it is over, or of another collection than those of the question.",
+            "The collections of this question have no such index version that could be asked.",
             code="index_version_unavailable",
         )
-    return [named if one.id == collection.id else (one, active) for one, active in asked]
+    return [(one, named if one.id == named.collection_id else active) for one, active in asked]
 
 
 def _fusion_of(asked: Sequence[Collection]) -> FusionSpec:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from rag_service.chunking.base import Chunker
 from rag_service.chunking.structure import StructureChunker
 from rag_service.embedding.base import Embedder
+from rag_service.embedding.hashing import HashingEmbedder
 from rag_service.errors import ConfigError
 from rag_service.pipelines import Pipelines
 from rag_service.runtime.variants import lexical_of, make_embedder
@@ -48,11 +49,17 @@ class Models:
         name = json.dumps(spec, sort_keys=True)
         with self._lock:
             if name not in self._made:
-                self._made[name] = make_embedder(self._with(spec))
+                self._made[name] = self._make(spec)
                 if len(self._made) > _HELD:
                     self._made.popitem(last=False)
             self._made.move_to_end(name)
             return self._made[name]
+
+    def _make(self, spec: Mapping[str, Any]) -> Embedder:
+        wanted = self._with(spec)
+        if wanted.embedder == "hashing":
+            return HashingEmbedder(int(spec.get("dimensions", 64)), int(spec.get("window", 254)))
+        return make_embedder(wanted)
 
     def _with(self, spec: Mapping[str, Any]) -> Settings:
         unknown = spec.keys() - _SETTINGS.keys()

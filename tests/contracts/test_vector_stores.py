@@ -141,6 +141,16 @@ class TestWriting:
             ("b", 2),
         ]
 
+    def test_chunks_are_deleted_and_read_back_by_name(self, store: VectorStore, index: str) -> None:
+        a, b, c = (point(f"a{place}", document_id="a") for place in range(3))
+        other = point("b")
+        store.upsert(index, [a, b, c, other])
+        read = store.stored(index, chunk_ids=frozenset({a.chunk_id, other.chunk_id}), vectors=True)
+        assert {stored.chunk_id for stored in read} == {a.chunk_id, other.chunk_id}
+        assert [one.chunk_id for one in store.stored(index, "a", chunk_ids=frozenset({a.chunk_id}))] == [a.chunk_id]
+        store.delete(index, "a", only=1, chunk_ids=frozenset({a.chunk_id, other.chunk_id}))
+        assert {stored.chunk_id for stored in store.stored(index)} == {b.chunk_id, c.chunk_id, other.chunk_id}
+
     def test_access_changes_in_place(self, store: VectorStore, index: str) -> None:
         dense = unit(1, 2, 3, 4)
         store.upsert(index, [point("a", dense=dense, fields={"colour": "red"}), point("b")])

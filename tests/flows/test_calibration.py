@@ -73,7 +73,9 @@ def out_of_tune(service: Service, team: Team) -> list[str]:
     with service.runtime.database.read() as connection:
         page = documents.page(connection, team.id, documents.DocumentFilter(), scope=None, limit=200, after=None)
         for document in page.data:
-            for chunk in chunks.of_document(connection, document.id, document.indexed_version or 0):
+            for chunk in chunks.of_document(
+                connection, document.index_version or "", document.id, document.indexed_version or 0
+            ):
                 (made,) = encoder.encode([lexical_text(document.title, (), chunk.content.text)], "document")
                 expected = dict(zip(made.indices, made.values, strict=True))
                 found = held.pop(chunk.id)

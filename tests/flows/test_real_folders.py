@@ -27,7 +27,7 @@ def sync(team: Team, folder: Path) -> dict[str, Any]:
     made = team.admin.post("/v1/sources", json=source)
     assert made.status_code == 201, made.text
     job_id = team.admin.post(f"/v1/sources/{made.json()['id']}/sync").json()["job_id"]
-    team.drain(timeout=280)
+    team.drain(timeout=800)
     job: dict[str, Any] = team.admin.get(f"/v1/jobs/{job_id}").json()
     return job
 
@@ -37,6 +37,7 @@ def failed(team: Team) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.timeout(900)
 def test_four_documentation_trees_go_in_without_a_failure(service: Service) -> None:
     total = 0
     for tree in sorted((DATA / "docs").iterdir()):
@@ -49,6 +50,7 @@ def test_four_documentation_trees_go_in_without_a_failure(service: Service) -> N
     assert total == 1174
 
 
+@pytest.mark.timeout(900)
 def test_hostile_files_fail_with_a_reason_and_harm_nobody(service: Service) -> None:
     team = service.new_team()
     team.put("An innocent neighbour about gardening.", external_id="neighbour")

@@ -15,12 +15,14 @@ import pytest
 
 from connectors.base import Acl
 from rag_service.access import MANAGE, PUBLIC, AccessScope, Principal, tokens_of
-from rag_service.db import Database, chunks, collections, documents, teams
+from rag_service.chunking.structure import StructureChunker
+from rag_service.db import Database, chunks, collections, documents, indexed, teams
 from rag_service.embedding.base import TextKind
 from rag_service.embedding.hashing import HashingEmbedder
 from rag_service.embedding.lexical import Bm25Encoder
 from rag_service.errors import Conflict, NotFound, RetryableError
 from rag_service.observe.logs import JsonLines
+from rag_service.pipelines import Pipelines
 from rag_service.reranking.base import NullReranker, Reranker
 from rag_service.retrieval.filters import parse_filter
 from rag_service.retrieval.fusion import Fused
@@ -35,6 +37,7 @@ from rag_service.vectors.edge import EdgeVectorStore
 EVERYBODY = Acl(public=True)
 ANN = Principal("acme", "ann", frozenset({"staff"}))
 NOBODY = Principal("acme")
+CHUNKER = StructureChunker(HashingEmbedder().token_spans, 160)
 LEXICAL = Bm25Encoder(average_length=5)
 MANAGER = Principal("acme", manages=True)
 
@@ -128,11 +131,14 @@ class Library:
             for n, one in enumerate(new)
         ]
         self.shelf.upsert(index.id, points)
-        indexed = {"indexed_version": version, "version": version, "index_version": index.id, "indexed_hash": "c0ffee"}
+        held = {"version": version, "content_hash": "c0ffee", "text_key": None, "parser": "text", "outline": None}
+        held |= {"chunk_count": len(new), "term_count": 0, "calibration": 0, "searchable_at": utc_now()}
         with self.database.transaction() as transaction:
-            assert chunks.replace(
-                transaction.connection, stored, {**indexed, "searchable_at": utc_now(), "status": "ready"}, new
-            )
+            connection = transaction.connection
+            values = {"version": version, "status": "ready", **indexed.repeated(index, held)}
+            assert documents.change(connection, stored, values)
+            chunks.replace(connection, index.id, stored.id, new)
+            indexed.note(connection, index, stored.id, held)
 
     def revoke(self, *document_ids: str) -> None:
         """Take a document from everybody, in the database only: the shelf has not heard of it yet."""
@@ -146,8 +152,7 @@ class Library:
         return kind(
             self.database,
             vectors=self.shelf,
-            embedder=self.embedder,
-            lexical=lambda index: LEXICAL,
+            pipelines=Pipelines(lambda _: self.embedder, lambda _: CHUNKER, lambda _: LEXICAL),
             reranker=self.reranker,
             candidates=candidates,
             read_text=self.read_text,
