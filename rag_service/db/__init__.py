@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection
 
+import rag_service.db.idempotency  # noqa: F401 - whoever has the metadata has all its tables
 from rag_service.db.engine import Database, Transaction
 
 __all__ = ["Connection", "Database", "Transaction"]

@@ -8,16 +8,27 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import JSON, Column, Connection, String, Table, delete, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from rag_service.db.tables import idempotency_keys
+from rag_service.db.tables import UtcDateTime, metadata
 from rag_service.errors import InvalidRequest
 from rag_service.types import utc_now
 
 # Whoever repeats a request does so within minutes; in a day nobody remembers it.
 KEPT = timedelta(days=1)
+
+# Requests that came with a key of their sender's, what was asked (as a digest) and what was answered.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("caller", String(80), primary_key=True),
+    Column("key", String(200), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("answer", JSON(none_as_null=True)),
+    Column("at", UtcDateTime, nullable=False, index=True),
+)
 
 
 def once(

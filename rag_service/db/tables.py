@@ -390,14 +390,3 @@ operations = Table(
     _time("finished_at"),
     Index(None, "kind", "state"),
 )
-
-# Requests that came with a key of their sender's: sent again, they are answered as the first time and do nothing.
-idempotency_keys = Table(
-    "idempotency_keys",
-    metadata,
-    Column("caller", String(80), primary_key=True),
-    Column("key", String(200), primary_key=True),
-    Column("digest", String(64), nullable=False),  # of what was asked
-    Column("answer", Json),
-    _time("at", nullable=False, index=True),
-)

@@ -247,8 +247,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     progress = ProgressBoard(database)
     calibration = Calibration(database, vectors, pipelines, doorbell)
     indexer = Indexer(database, blobs, vectors, sandbox.parse, pipelines, progress, calibration)
-    is_paid = partial(_is_over_http, settings)
-    reindex = Reindex(database, vectors, doorbell, intake, syncer, pipelines, parse_filter, is_paid, stopping)
+    reindex = Reindex(database, vectors, doorbell, intake, syncer, pipelines, parse_filter, _is_paid(settings), stopping)
     retriever = _retriever(settings, database, vectors, pipelines, blobs)
     leases = Leases(database, settings.lease_s)
     return Runtime(
@@ -289,8 +288,8 @@ def _opener(credentials: Credentials, connect: Connect) -> Callable[[Source], Co
     return lambda source: connect(source.type, credentials.whole(source))
 
 
-def _is_over_http(settings: Settings, index: IndexVersion) -> bool:
-    return bool(index.pipeline.get("embedding", {}).get("embedder", settings.embedder) == "http")
+def _is_paid(settings: Settings) -> Callable[[IndexVersion], bool]:
+    return lambda index: index.pipeline.get("embedding", {}).get("embedder", settings.embedder) == "http"
 
 
 def _worker() -> str:

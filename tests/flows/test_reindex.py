@@ -331,13 +331,17 @@ class TestScope:
             begun = service.admin.post("/v1/admin/reindex", json={"scope": {}, "from_stage": "metadata"}).json()["jobs"]
             service.work()
             scanned = {
-                Team(service, each["team"]).id: job_of(Team(service, each["team"]), each["job_id"])["counters"]["scanned"]
+                Team(service, each["team"]).id: job_of(Team(service, each["team"]), each["job_id"])["counters"][
+                    "scanned"
+                ]
                 for each in begun
             }
             assert scanned == {one.id: 1, two.id: 2}
-            assert one.manager.get(f"/v1/jobs/{begun[0]['job_id']}").status_code + two.manager.get(
-                f"/v1/jobs/{begun[0]['job_id']}"
-            ).status_code == 200 + 404
+            assert (
+                one.manager.get(f"/v1/jobs/{begun[0]['job_id']}").status_code
+                + two.manager.get(f"/v1/jobs/{begun[0]['job_id']}").status_code
+                == 200 + 404
+            )
             assert empty.manager.get("/v1/jobs?kind=reindex").json()["data"] == []
 
     def test_what_another_team_has_is_unknown(self, team: Team, other_team: Team, folder: Path) -> None:
@@ -443,9 +447,7 @@ class TestPermissionsAndMetadata:
         assert [len(team.retrieve("alone", who)) for who in (ann, bob)] == [1, 0]
         assert team.document(document) == before
 
-    def test_a_change_of_access_while_they_are_renewed_wins(
-        self, team: Team, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_change_of_access_while_they_are_renewed_wins(self, team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
         """Also where the change comes between our look at a document and our write."""
         document = team.put("A secret.", acl={"public": True})["id"]
         team.service.work()
@@ -520,9 +522,7 @@ class TestFetching:
         assert reindex(team, "fetch")["counters"]["skipped"] == 1
         assert not +done
 
-    def test_a_source_that_fails_makes_it_a_failure_in_part(
-        self, team: Team, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_source_that_fails_makes_it_a_failure_in_part(self, team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
         from connectors.errors import FatalSourceError
 
         monkeypatch.setitem(connectors.REGISTRY, "unsteady", PLACE)

@@ -59,9 +59,7 @@ def off_by(predicted: float, actual: float) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("from_stage", ["metadata", "embed", "parse"])
-def test_documents_chunks_and_seconds_are_within_a_quarter_of_what_then_happens(
-    filled: Team, from_stage: str
-) -> None:
+def test_documents_chunks_and_seconds_are_within_a_quarter_of_what_then_happens(filled: Team, from_stage: str) -> None:
     """One round over a third as many documents is what the estimate for the others is made of.
 
     Other tests run on the same cores meanwhile, now more, now less. The seconds that each round took for each second

@@ -79,6 +79,7 @@ OPENS_TO: dict[str, set[str]] = {
     "create_backup": set(),
     "reconcile": set(),
     "list_operations": set(),
+    "create_reindex": set(),
 }
 
 # A body that each route takes, for those that need one.
@@ -95,6 +96,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "discard_dead_letters": {"ids": ["job_of_nobody"]},
     "create_backup": {"name": "-"},
     "reconcile": {"repair": "-"},
+    "create_reindex": {"scope": {"team": "team-of-nobody"}, "from_stage": "metadata"},
 }
 
 # Ids that stand elsewhere than in the path: (route, where, name), and what of another team is put there.
