@@ -1,10 +1,8 @@
-"""Collections in BEIR form, and the measure they are judged by."""
+"""Collections in BEIR form."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +28,3 @@ def load(folder: Path) -> TestCollection:
     judged = {query["_id"]: query for query in asked if query["_id"] in qrels}
     queries = {name: query["text"] for name, query in judged.items()}
     return TestCollection(folder.name, documents, queries, judged, qrels)
-
-
-def ndcg(ranking: Sequence[str], grades: Mapping[str, float], k: int = 10) -> float:
-    """nDCG@k with linear gain, as trec_eval's ndcg_cut computes it. `ranking` holds document ids, best first."""
-    gain = sum(grades.get(document, 0.0) / math.log2(place + 2) for place, document in enumerate(ranking[:k]))
-    best = sorted((grade for grade in grades.values() if grade > 0), reverse=True)[:k]
-    ideal = sum(grade / math.log2(place + 2) for place, grade in enumerate(best))
-    return gain / ideal if ideal else 0.0

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import gate
-from benchmarks.beir import TestCollection, load, ndcg
+from benchmarks.beir import TestCollection, load
 from benchmarks.results import add_json_option, write
 from benchmarks.service import Service, running_service
+from rag_service.evaluation.metrics import ndcg
 
 MODES = ("dense", "lexical", "hybrid")
 DEFAULT = ("scifact_train", "cranfield", "vaswani")

@@ -86,6 +86,19 @@ class FromStage(StrEnum):
     PERMISSIONS = "permissions"
 
 
+class EventType(StrEnum):
+    """What webhooks are told of."""
+
+    DOCUMENT_READY = "document.ready"
+    DOCUMENT_FAILED = "document.failed"
+    DOCUMENT_DELETED = "document.deleted"
+    SYNC_FINISHED = "sync.finished"
+    SOURCE_DEGRADED = "source.degraded"
+    DELETION_HELD = "deletion.held"
+    INDEX_PROMOTED = "index.promoted"
+    PROBE_FAILED = "probe.failed"
+
+
 class Queue(StrEnum):
     """Where a job waits: what somebody waits for, what comes by the thousand, what reads sources, what tidies up."""
 
@@ -311,3 +324,57 @@ class ConfirmedChunk:
     embedding_model: str
     index_version: str
     indexed_at: datetime
+
+
+# --- questions whose answers are known ----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """For whom a question is asked. Nobody in particular reads public documents only."""
+
+    user: str | None = None
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A document that answers a question, by one of its ids; `grade` from 1 (helps) to 3 (is the answer)."""
+
+    grade: int
+    document_id: str | None = None
+    external_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledQuery:
+    """A question with the documents that should be found, or with `expect_nothing`; with neither nobody judged it.
+
+    `as_user` None: asked by who reads the whole team. `filter` and `min_score` are sent with the question.
+    """
+
+    id: str
+    query: str
+    expected: tuple[Expected, ...] = ()
+    expect_nothing: bool = False
+    as_user: Person | None = None
+    filter: Mapping[str, Any] | None = None
+    min_score: float | None = None
+
+    @property
+    def is_labelled(self) -> bool:
+        return self.expect_nothing or bool(self.expected)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> LabelledQuery:
+        """The query of which `dataclasses.asdict` gave these values, also by way of JSON."""
+        person = values.get("as_user")
+        return cls(
+            id=values["id"],
+            query=values["query"],
+            expected=tuple(Expected(**one) for one in values.get("expected") or ()),
+            expect_nothing=bool(values.get("expect_nothing")),
+            as_user=None if person is None else Person(person.get("user"), tuple(person.get("groups") or ())),
+            filter=values.get("filter"),
+            min_score=values.get("min_score"),
+        )

@@ -19,10 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.beir import TestCollection, load, ndcg
+from benchmarks.beir import TestCollection, load
 from benchmarks.peers.base import Passage, Peer
 from benchmarks.results import add_json_option, write
 from rag_service.embedding.model_folder import find_model
+from rag_service.evaluation.metrics import ndcg
 
 PEERS = {
     "ours": "benchmarks.peers.ours:RagService",

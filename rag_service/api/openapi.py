@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from rag_service.api.problems import MEDIA_TYPE, Problem
+from rag_service.api.query_set_files import ImportForm
 from rag_service.api.uploads import ContentForm, ContentIn, DocumentForm, DocumentIn
 
 _REF = "#/components/schemas/{model}"
@@ -18,8 +19,11 @@ _LINKS = (
     ("create_document", "id", "document_id", ("get_document", "get_document_text", "delete_document")),
     ("create_document", "job_id", "job_id", ("get_job", "cancel_job")),
     ("create_source", "id", "source_id", ("get_source", "update_source", "sync_source", "delete_source")),
+    ("create_query_set", "id", "query_set", ("get_query_set", "list_labelled_queries", "delete_query_set")),
     ("retrieve", "query_id", "query_id", ("get_query", "replay_query")),
 )
+# Models of bodies that routes read by themselves.
+_DESCRIBED = (DocumentIn, DocumentForm, ContentIn, ContentForm, ImportForm, Problem)
 _METHODS = frozenset({"get", "post", "put", "patch", "delete"})
 _WHY = {
     "400": "The body is not what its Content-Type says.",
@@ -68,7 +72,9 @@ def _document(app: FastAPI) -> dict[str, Any]:
         title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
     )
     components = document["components"]
-    described = [(model, "validation") for model in (DocumentIn, DocumentForm, ContentIn, ContentForm, Problem)]
+    described = [
+        (model, "validation") for model in (DocumentIn, DocumentForm, ContentIn, ContentForm, ImportForm, Problem)
+    ]
     _, schemas = models_json_schema(described, ref_template=_REF)  # type: ignore[arg-type] # it infers str for the mode
     components["schemas"].update(schemas["$defs"])
     for unused in ("HTTPValidationError", "ValidationError"):

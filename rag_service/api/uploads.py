@@ -181,7 +181,7 @@ async def read_upload(request: Request) -> Upload:
     """A dependency: the document of either kind of body. Raises InvalidRequest, UnsupportedDocument."""
     if not is_form(request.headers):
         return upload_of(await _json(request, DocumentIn))
-    form, name, declared = await _form(request, DocumentForm)
+    form, name, declared = await read_form(request, DocumentForm)
     return Upload(form, Content(form.file, form.media_type or _type_of(name, declared), name, form.title))
 
 
@@ -190,7 +190,7 @@ async def read_content(request: Request) -> Content:
     if not is_form(request.headers):
         text = await _json(request, ContentIn)
         return Content(text.text.encode(), text.media_type, "", text.title)
-    form, name, declared = await _form(request, ContentForm)
+    form, name, declared = await read_form(request, ContentForm)
     return Content(form.file, form.media_type or _type_of(name, declared), name, form.title)
 
 
@@ -213,7 +213,7 @@ async def _json(request: Request, model: type[M]) -> M:
     return validated(model, await request.json())
 
 
-async def _form(request: Request, model: type[M]) -> tuple[M, str, str]:
+async def read_form(request: Request, model: type[M]) -> tuple[M, str, str]:
     """The form as `model`, the name of its file, and the media type declared for it."""
     values: dict[str, Any] = {}
     name = declared = ""

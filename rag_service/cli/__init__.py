@@ -11,6 +11,8 @@ from rag_service.cli import (
     admin,
     doctor,
     documents,
+    evaluation,
+    index,
     jobs,
     queries,
     quickstart,
@@ -55,8 +57,10 @@ app.add_typer(sources.commands, name="source")
 app.add_typer(documents.commands, name="document")
 app.add_typer(jobs.commands, name="job")
 app.add_typer(queries.commands, name="query")
+app.add_typer(evaluation.commands, name="eval")
 app.add_typer(teams.teams, name="team")
 app.add_typer(teams.keys, name="key")
+app.add_typer(index.commands, name="index")
 app.add_typer(admin.commands, name="admin")
 admin.commands.command("backup")(upkeep.backup)
 admin.commands.command("restore")(upkeep.restore)

@@ -103,11 +103,11 @@ class Output:
             typer.echo(printable(failed.fix), err=True)
 
     @contextmanager
-    def progress(self, what: str) -> Iterator[Progress]:
+    def progress(self, what: str, unit: str = "documents") -> Iterator[Progress]:
         """A bar on a terminal, a line now and then elsewhere, nothing with `--json`; on stderr."""
         from rag_service.cli.progress import Progress
 
-        with Progress(what, None if self.as_json else self.notes) as progress:
+        with Progress(what, None if self.as_json else self.notes, unit) as progress:
             yield progress
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -50,6 +50,8 @@ class Transaction:
     connection: Connection
     hooks: list[Callable[[], object]] = field(default_factory=list)
     entries: list[audit.Entry] = field(default_factory=list)
+    # Webhooks that have something to be told once this is committed.
+    told: set[str] = field(default_factory=set)
 
     def on_commit(self, hook: Callable[[], object]) -> None:
         self.hooks.append(hook)
@@ -76,6 +78,8 @@ class Database:
         self._url = checked_url(url)
         self._pool = pool
         self._turn = threading.Lock()
+        # Called after a commit that left webhooks something to be told, with their ids. Must not raise.
+        self.on_told: Callable[[Collection[str]], object] = len
 
     @property
     def is_shared(self) -> bool:
@@ -109,6 +113,8 @@ class Database:
             connection.commit()
         for hook in transaction.hooks:
             hook()
+        if transaction.told:
+            self.on_told(transaction.told)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

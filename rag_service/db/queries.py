@@ -7,10 +7,15 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, or_, select
+from sqlalchemy import Connection, Row, delete, insert, or_, select
 
-from rag_service.db.tables import queries
+from rag_service.db.tables import keys, queries
 from rag_service.errors import NotFound
+from rag_service.types import Collection, LabelledQuery, Person
+
+# Traces looked through for questions of one collection.
+_MOST_LOOKED_AT = 20_000
+_MANAGING = frozenset({"manage", "admin"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,49 @@ def get(connection: Connection, team_id: str, query_id: str, *, asked_by: str | 
     if row is None:
         raise NotFound("There is no trace of such a query. Traces are kept for a while, or in part, or not at all.")
     return Trace(**row._mapping)
+
+
+def recently_asked(connection: Connection, team_id: str, collection: Collection, *, limit: int) -> list[LabelledQuery]:
+    """The newest `limit` different questions of this collection whose text was kept, each with the rights of its asker.
+
+    They keep their filter and min_score; their ids are those of their traces. Nobody judged them.
+    """
+    asked = (
+        select(queries.c.id, queries.c.query, queries.c.as_user, queries.c.request, queries.c.key_id)
+        .add_columns(keys.c.user, keys.c.groups, keys.c.scopes)
+        .outerjoin(keys, keys.c.id == queries.c.key_id)
+        .where(queries.c.team_id == team_id, queries.c.query.is_not(None))
+        .order_by(queries.c.id.desc())
+        .limit(_MOST_LOOKED_AT)
+    )
+    found: dict[str, LabelledQuery] = {}
+    for row in connection.execute(asked):
+        if {collection.id, collection.name}.isdisjoint(row.request.get("collections") or ("default",)):
+            continue
+        question = LabelledQuery(
+            id=row.id,
+            query=row.query,
+            as_user=_asker(row),
+            filter=row.request.get("filter"),
+            min_score=row.request.get("min_score"),
+        )
+        found.setdefault(str((question.query, question.as_user, question.filter)), question)
+        if len(found) == limit:
+            break
+    return list(found.values())
+
+
+def _asker(row: Row[Any]) -> Person | None:
+    """With whose rights it was asked; None: with those of a key that manages, which reads the whole team.
+
+    The key of a person that manages too is taken for that person, and one that is gone for nobody: never for more.
+    """
+    if row.as_user is not None:
+        return Person(row.as_user.get("user"), tuple(row.as_user.get("groups") or ()))
+    if row.user is not None or row.groups is not None:
+        return Person(row.user, tuple(row.groups or ()))
+    manages = row.key_id is None or not _MANAGING.isdisjoint(row.scopes or ())
+    return None if manages else Person()
 
 
 def beyond(connection: Connection, limit: int) -> str | None:

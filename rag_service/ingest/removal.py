@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 
 from rag_service.blobs import BlobStore
-from rag_service.db import Database, chunks, collections, documents, sources
+from rag_service.db import Database, chunks, collections, documents, query_sets, sources
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
@@ -65,6 +65,7 @@ class Removal:
             before = {"name": collection.name}
             transaction.audit("collection.deleted", collection.id, team=collection.team_id, before=before)
             audit_trail.removed(transaction, collection.team_id, collection.id, gone)
+            query_sets.remove_of_collection(connection, collection.id)
             indexes = collections.remove(connection, collection.id)
             return self.enqueue(transaction, collection.team_id, collection_id=collection.id, indexes=indexes)
 

@@ -7,11 +7,12 @@ import threading
 from dataclasses import asdict, dataclass, replace
 
 from connectors.errors import RetryableSourceError, SourceError
-from rag_service.db import Connection, Database, documents, jobs, ringing, sources
+from rag_service.db import Connection, Database, builds, documents, jobs, ringing, sources
 from rag_service.db.authors import Author, authored_by
 from rag_service.db.jobs import Job
 from rag_service.errors import ErrorClass, RagError, RetryableError
 from rag_service.ingest.backoff import MAX_WORKER_DEATHS, POLICIES, wait_s
+from rag_service.ingest.builder import Builder
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.hold import PutOffError
@@ -81,10 +82,11 @@ class Runner:
     syncer: Syncer
     removal: Removal
     calibration: Calibration
+    builder: Builder
+    reindex: Reindex
     doorbell: Doorbell
     # Set when this process is going down: work stops at the next safe point and is handed back.
     stopping: threading.Event
-    reindex: Reindex
     # Who holds the jobs that run here, as their history names it.
     worker: str = ""
 
@@ -156,6 +158,8 @@ class Runner:
             return self.calibration.run(job)
         if job.kind == JobKind.REINDEX:
             return self.reindex.run(job)
+        if job.kind == JobKind.BUILD:
+            return self.builder.run(job)
         if job.kind == JobKind.INDEX:
             self.indexer.index(job, stages)
         elif job.kind == JobKind.REFRESH:
@@ -197,6 +201,8 @@ class Runner:
             documents.fail(connection, job.document_id, job.version, failure)
         if job.kind == JobKind.SYNC and job.source_id:
             sources.change(connection, job.source_id, last_error=error)
+        if job.kind == JobKind.BUILD:
+            builds.give_up(connection, job.payload["index"], error)
         if job.parent_id:
             jobs.settle_parent(connection, job.parent_id)
 

@@ -21,6 +21,7 @@ from rag_service.db import Database, collections, jobs, ringing, sources
 from rag_service.db.sources import Source
 from rag_service.embedding.base import Embedder
 from rag_service.errors import ConfigError
+from rag_service.ingest.build_bell import BuildBell
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.catalogue import Catalogue
 from rag_service.ingest.credentials import Credentials
@@ -47,6 +48,8 @@ from rag_service.retrieval.traces import Traces
 from rag_service.retrieval.why_not import WhyNot
 from rag_service.runtime import folder
 from rag_service.runtime.declared import put_on_record
+from rag_service.runtime.evaluating import make_judge
+from rag_service.runtime.indexes import Indexes, make_indexes
 from rag_service.runtime.observing import shared_state
 from rag_service.runtime.pipelines import Models, make_chunker, make_pipelines
 from rag_service.runtime.readiness import Readiness
@@ -108,8 +111,12 @@ class Runtime:
     credentials: Credentials
     connect: Connect
     upkeep: Upkeep
-    reindex: Reindex
+    indexes: Indexes
     _locks: list[IO[str]] = field(default_factory=list)
+
+    @property
+    def reindex(self) -> Reindex:
+        return self.runner.reindex
 
     @property
     def keeps_to_itself(self) -> bool:
@@ -166,6 +173,7 @@ class Runtime:
             self.doorbell.send_all((*lost, *waiting), transaction)
         self.traces.forget_old()
         self.drift.look_if_due()
+        self.indexes.builder.look_if_due()
 
     def admin_key(self) -> str:
         """The admin key: from the settings, or made once and kept in the data folder, readable by its owner only."""
@@ -232,11 +240,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     )
     models = Models(settings, embedder)
     pipelines = make_pipelines(settings, models)
-    chunker = make_chunker(settings, embedder, {})
-
-    sender = Sender(broker)
-    limits = ringing.Limits(settings.team_jobs, settings.team_syncs)
-    doorbell = Doorbell(database, lambda bell: sender.send(bell.queue, bell.kind, bell.job_id), limits)
+    doorbell = _doorbell(settings, database, broker)
     stopping = threading.Event()
 
     credentials = Credentials(database, make_vault(settings, alone=settings.qdrant_url is None))
@@ -246,9 +250,19 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     syncer = Syncer(database, intake, removal, _opener(credentials, connect), doorbell, stopping)
     progress = ProgressBoard(database)
     calibration = Calibration(database, vectors, pipelines, doorbell)
-    indexer = Indexer(database, blobs, vectors, sandbox.parse, pipelines, progress, calibration)
-    reindex = Reindex(database, vectors, doorbell, intake, syncer, pipelines, parse_filter, _is_paid(settings), stopping)
+    bell = BuildBell(doorbell)
+    indexer = Indexer(database, blobs, vectors, sandbox.parse, pipelines, progress, calibration, bell.written)
     retriever = _retriever(settings, database, vectors, pipelines, blobs)
+    indexes = make_indexes(
+        indexer,
+        bell,
+        make_judge(database, retriever),
+        stopping,
+        average_length=_average_length(settings),
+        soak_s=settings.soak_s,
+    )
+    is_paid = _is_paid(settings)
+    reindex = Reindex(database, vectors, doorbell, intake, syncer, pipelines, parse_filter, is_paid, stopping)
     leases = Leases(database, settings.lease_s)
     return Runtime(
         settings=settings,
@@ -263,13 +277,25 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         sandbox=sandbox,
         leases=leases,
         progress=progress,
-        catalogue=Catalogue(database, vectors, embedder, chunker, _TERMS_PER_TOKEN * settings.chunk_tokens, pipelines),
+        catalogue=_catalogue(settings, database, vectors, embedder, pipelines),
         intake=intake,
         removal=removal,
         syncer=syncer,
         indexer=indexer,
         calibration=calibration,
-        runner=Runner(database, leases, indexer, syncer, removal, calibration, doorbell, stopping, reindex, _worker()),
+        runner=Runner(
+            database,
+            leases,
+            indexer,
+            syncer,
+            removal,
+            calibration,
+            indexes.builder,
+            reindex,
+            doorbell,
+            stopping,
+            _worker(),
+        ),
         dead_letters=DeadLetters(database),
         retriever=retriever,
         why_not=WhyNot(database, vectors, retriever),
@@ -280,8 +306,25 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         credentials=credentials,
         connect=connect,
         upkeep=make_upkeep(settings, Backup(database, blobs, vectors), intake, removal, doorbell),
-        reindex=reindex,
+        indexes=indexes,
     )
+
+
+def _doorbell(settings: Settings, database: Database, broker: Broker) -> Doorbell:
+    sender = Sender(broker)
+    limits = ringing.Limits(settings.team_jobs, settings.team_syncs)
+    return Doorbell(database, lambda bell: sender.send(bell.queue, bell.kind, bell.job_id), limits)
+
+
+def _average_length(settings: Settings) -> float:
+    return _TERMS_PER_TOKEN * settings.chunk_tokens
+
+
+def _catalogue(
+    settings: Settings, database: Database, vectors: VectorStore, embedder: Embedder, pipelines: Pipelines
+) -> Catalogue:
+    chunker = make_chunker(settings, embedder, {})
+    return Catalogue(database, vectors, embedder, chunker, _average_length(settings), pipelines)
 
 
 def _opener(credentials: Credentials, connect: Connect) -> Callable[[Source], Connector | Discreet]:

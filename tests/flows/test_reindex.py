@@ -15,16 +15,13 @@ import connectors
 from rag_service.access import AccessTokens
 from rag_service.chunking.structure import StructureChunker
 from rag_service.db import collections, jobs, reindexing
-from rag_service.db.tables import document_access
+from rag_service.db.tables import document_access, indexed_documents
 from rag_service.db.tables import documents as document_table
-from rag_service.db.tables import indexed_documents
 from rag_service.db.tables import jobs as job_table
 from rag_service.embedding.hashing import HashingEmbedder
 from rag_service.errors import UnsupportedDocument
 from tests.conftest import Service, Started, Team, settings_for
 from tests.flows.unsteady_source import PLACE, Unsteady
-
-STAGES = ("permissions", "metadata", "embed", "chunk", "parse", "fetch")
 
 
 @pytest.fixture(scope="module")

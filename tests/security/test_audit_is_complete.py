@@ -17,12 +17,13 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from rag_service.db import Transaction, audit, documents, jobs
+from rag_service.db import Transaction, audit, builds, documents, jobs
 from rag_service.db.audit import AuditFilter, Recorded
 from rag_service.db.audit_chain import verify
-from rag_service.types import DocumentFailure, JobState
+from rag_service.types import DocumentFailure, IndexState, JobState
 from tests.conftest import Service, Started, Team, settings_for
 
+VERSIONS = "/v1/admin/index-versions"
 # Routes that concern all teams.
 OF_THE_SERVICE = {"create_backup", "reconcile"}
 # Routes that are asked by POST and change nothing.
@@ -47,6 +48,9 @@ class Place:
     def collection(self) -> str:
         made = self.team.manager.post("/v1/collections", json={"name": f"c-{uuid.uuid4().hex}"})
         return str(made.json()["id"])
+
+    def query_set(self) -> str:
+        return str(self.team.manager.post("/v1/query-sets", json={"name": fresh("set")}).json()["id"])
 
     def key(self) -> str:
         body = {"name": "k", "scopes": ["query"]}
@@ -130,6 +134,63 @@ WRITING: dict[str, tuple[str, Ask]] = {
     "sync_source": ("source.sync_requested", lambda at, client: client.post(f"/v1/sources/{at.source()}/sync")),
     "pause_source": ("source.paused", lambda at, client: client.post(f"/v1/sources/{at.source()}/pause")),
     "resume_source": ("source.resumed", _resumed),
+    "create_query_set": (
+        "query_set.created",
+        lambda _, client: client.post("/v1/query-sets", json={"name": fresh("set")}),
+    ),
+    "import_query_set": (
+        "query_set.created",
+        lambda _, client: client.post(
+            "/v1/query-sets:import", data={"name": fresh("set")}, files={"file": b"query,external_id\nq,a\n"}
+        ),
+    ),
+    "update_query_set": (
+        "query_set.changed",
+        lambda at, client: client.patch(f"/v1/query-sets/{at.query_set()}", json={"description": "d"}),
+    ),
+    "add_labelled_queries": (
+        "query_set.changed",
+        lambda at, client: client.post(f"/v1/query-sets/{at.query_set()}/queries", json={"queries": []}),
+    ),
+    "replace_labelled_queries": (
+        "query_set.changed",
+        lambda at, client: client.put(f"/v1/query-sets/{at.query_set()}/queries", json={"queries": []}),
+    ),
+    "delete_query_set": ("query_set.deleted", lambda at, client: client.delete(f"/v1/query-sets/{at.query_set()}")),
+    "create_index_version": (
+        "index_version.created",
+        lambda at, client: client.post(VERSIONS, json={"collection": at.collection()}),
+    ),
+    "update_index_version": (
+        "index_version.changed",
+        lambda at, client: client.patch(f"{VERSIONS}/{_index(at)}", json={"priority": "low"}),
+    ),
+    "pause_index_version": (
+        "index_version.paused",
+        lambda at, client: client.post(f"{VERSIONS}/{_index(at)}:pause"),
+    ),
+    "resume_index_version": (
+        "index_version.resumed",
+        lambda at, client: client.post(f"{VERSIONS}/{_index(at)}:resume"),
+    ),
+    "cancel_index_version": (
+        "index_version.cancelled",
+        lambda at, client: client.post(f"{VERSIONS}/{_index(at)}:cancel"),
+    ),
+    "evaluate_index_version": (
+        "index_version.evaluated",
+        lambda at, client: client.post(
+            f"{VERSIONS}/{_index(at, 'catching_up')}:evaluate", json={"query_set": _questions(at)}
+        ),
+    ),
+    "promote_index_version": (
+        "index_version.promoted",
+        lambda at, client: client.post(f"{VERSIONS}/{_index(at)}:promote", json={"force": True}),
+    ),
+    "rollback_index_version": (
+        "index_version.rolled_back",
+        lambda at, client: client.post(f"{VERSIONS}/{_promoted(at)}:rollback"),
+    ),
     "cancel_job": ("job.canceled", lambda at, client: client.post(f"/v1/jobs/{_job(at)}/cancel")),
     "retry_dead_letters": (
         "dead_letter.retried",
@@ -144,6 +205,25 @@ WRITING: dict[str, tuple[str, Ask]] = {
 
 def _job(at: Place) -> str:
     return str(at.team.put(fresh("text"))["job_id"])
+
+
+def _index(at: Place, state: str = "building") -> str:
+    """An index version of the team's collection that is being built."""
+    made = str(at.team.admin.post(VERSIONS, json={}).json()["id"])
+    with at.team.service.runtime.database.transaction() as transaction:
+        assert builds.change(transaction.connection, made, tuple(IndexState), state=state)
+    return made
+
+
+def _promoted(at: Place) -> str:
+    index = _index(at)
+    at.team.admin.post(f"{VERSIONS}/{index}:promote", json={"force": True}).raise_for_status()
+    return index
+
+
+def _questions(at: Place) -> str:
+    body = {"name": fresh("set"), "queries": [{"query": "what", "expect_nothing": True}]}
+    return str(at.team.manager.post("/v1/query-sets", json=body).json()["name"])
 
 
 def _letter(at: Place) -> str:

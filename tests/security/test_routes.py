@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -76,10 +77,30 @@ OPENS_TO: dict[str, set[str]] = {
     "discard_dead_letters": set(),
     "list_audit": {"admin"},
     "export_audit": {"admin"},
+    "create_index_version": set(),
+    "list_index_versions": set(),
+    "get_index_version": set(),
+    "update_index_version": set(),
+    "pause_index_version": set(),
+    "resume_index_version": set(),
+    "cancel_index_version": set(),
+    "evaluate_index_version": set(),
+    "promote_index_version": set(),
+    "rollback_index_version": set(),
     "create_backup": set(),
     "reconcile": set(),
     "list_operations": set(),
     "create_reindex": set(),
+    "create_query_set": _MANAGE,
+    "list_query_sets": _MANAGE,
+    "get_query_set": _MANAGE,
+    "update_query_set": _MANAGE,
+    "delete_query_set": _MANAGE,
+    "list_labelled_queries": _MANAGE,
+    "add_labelled_queries": _MANAGE,
+    "replace_labelled_queries": _MANAGE,
+    "import_query_set": _MANAGE,
+    "export_query_set": _MANAGE,
 }
 
 # A body that each route takes, for those that need one.
@@ -94,9 +115,16 @@ BODIES: dict[str, dict[str, Any]] = {
     "replay_query": {"query": "plans"},
     "retry_dead_letters": {"ids": ["job_of_nobody"]},
     "discard_dead_letters": {"ids": ["job_of_nobody"]},
+    "create_index_version": {"collection": "collection-of-nobody"},
+    "update_index_version": {"priority": "low"},
+    "evaluate_index_version": {},
+    "promote_index_version": {},
     "create_backup": {"name": "-"},
     "reconcile": {"repair": "-"},
     "create_reindex": {"scope": {"team": "team-of-nobody"}, "from_stage": "metadata"},
+    "update_query_set": {"description": "d"},
+    "add_labelled_queries": {"queries": []},
+    "replace_labelled_queries": {"queries": []},
 }
 
 # Ids that stand elsewhere than in the path: (route, where, name), and what of another team is put there.
@@ -105,6 +133,8 @@ ELSEWHERE: list[tuple[str, str, str, str]] = [
     ("list_documents", "query", "collection", "collection"),
     ("list_jobs", "query", "source", "source_id"),
     ("list_jobs", "query", "document", "document_id"),
+    ("list_query_sets", "query", "collection", "collection"),
+    ("create_query_set", "body", "collection", "collection"),
     ("create_document", "body", "collection", "collection"),
     ("create_source", "body", "collection", "collection"),
     ("retrieve", "body", "collections", "collection"),
@@ -112,6 +142,8 @@ ELSEWHERE: list[tuple[str, str, str, str]] = [
     ("why_not", "body", "document_id", "document_id"),
     ("why_not", "body", "collection", "collection"),
     ("why_not", "body", "collections", "collection"),
+    ("list_index_versions", "query", "collection", "collection"),
+    ("create_index_version", "body", "collection", "collection"),
 ]
 
 
@@ -123,7 +155,7 @@ class Operation:
 
     @property
     def parameters(self) -> list[str]:
-        return [part.strip("{}") for part in self.path.split("/") if part.startswith("{")]
+        return re.findall(r"{(\w+)}", self.path)
 
     def call(self, client: TestClient, ids: dict[str, str], **more: Any) -> Response:
         body = {"json": BODIES[self.id]} if self.id in BODIES else {}
@@ -170,7 +202,12 @@ def own_everything(service: Service, folder: Path, collection: str) -> Owned:
     key = team.manager.post(f"/v1/teams/{team.id}/keys", json={"name": "k", "scopes": ["query"]}).json()["id"]
     team.drain()
     query = team.manager.post("/v1/retrieve", json={"query": "plans", "collections": [collection]}).json()["query_id"]
+    about = {"name": "theirs", "collection": collection, "queries": [{"query": "plans", "expect_nothing": True}]}
+    query_set = team.manager.post("/v1/query-sets", json=about).json()["id"]
     ids = {"team_id": team.id, "key_id": key, "collection": collection, "source_id": source, "query_id": query}
+    ids["query_set"] = query_set
+    made = team.manager.get(f"/v1/collections/{collection}").json()
+    ids["index_version"] = made["index_version"]
     return Owned(team, {**ids, "document_id": document["id"], "job_id": document["job_id"]})
 
 
@@ -298,8 +335,10 @@ def test_ids_of_another_team_tell_nothing_in_queries_and_bodies_either(
             return operations[operation_id].call(client, {}, params={name: value})
         placed: Any = {"collections": [value], "filter": {"source": value}}.get(name, value)
         body = {
+            "create_query_set": {"name": "n"},
             "create_document": {"text": "x"},
             "create_source": {"name": "n", "type": "files", "config": {"root": "/nowhere"}},
+            "create_index_version": {},
             "retrieve": {"query": "plans"},
             "why_not": {"query": "plans"} if name.endswith("_id") else {"query": "plans", "external_id": "x"},
         }[operation_id]

@@ -36,6 +36,7 @@ NAMES = (
         "k",
     ),
     *("document_id", "index_version"),
+    *("queries", "expected", "expect_nothing", "grade"),
     *("id", "max_chunks_per_document", "max_percent", "media_type", "metadata", "method", "min_score", "mode", "name"),
     *(
         "on_conflict",
@@ -82,12 +83,17 @@ starts: dict[str, dict[str, Any]] = {
     "retrieve": {"query": "x"},
     "why_not": {"query": "x", "external_id": "a"},
     "replay_query": {"query": "x"},
+    "create_query_set": {"name": "s"},
+    "add_labelled_queries": {"queries": [{"query": "x", "expected": [{"external_id": "a"}]}]},
+    "replace_labelled_queries": {"queries": []},
 }
 
 
 @pytest.fixture(scope="module")
 def own(service: Service) -> Team:
-    return service.new_team()
+    team = service.new_team()
+    team.manager.post("/v1/query-sets", json={"name": "golden"}).raise_for_status()
+    return team
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +113,7 @@ def test_no_body_breaks_a_route(own: Team, operations: list[tuple[str, str, str]
     made = own.put("Something to change.")
     query_id = own.admin.post("/v1/retrieve", json={"query": "x"}).json()["query_id"]
     ids = {"document_id": made["id"], "job_id": made["job_id"], "collection": "default", "team_id": own.id}
+    ids["query_set"] = "golden"
     name, method, path = data.draw(st.sampled_from([row for row in operations if row[1] not in ("get", "delete")]))
     drawn = data.draw(bodies)
     body = {**starts.get(name, {}), **drawn} if isinstance(drawn, dict) else drawn

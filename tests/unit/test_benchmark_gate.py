@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.beir import ndcg
 from benchmarks.gate import BASELINE, losses, read_baseline, write_baseline
+from rag_service.evaluation.metrics import ndcg
 
 BEFORE = {"small": {"dense": 0.50, "hybrid": 0.60}, "large": {"hybrid": 0.70}}
 

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import beir
 from rag_service.chunking.base import lexical_text
 from rag_service.embedding.lexical import Bm25Encoder
+from rag_service.evaluation.metrics import ndcg
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "collections"
 
@@ -37,7 +38,7 @@ def lexical_ndcg(collection: beir.TestCollection) -> float:
             for place, weight in held:
                 found[place] += count * weight * idf
         ranking = [collection.documents[place]["_id"] for place, _ in found.most_common(10)]
-        scores.append(beir.ndcg(ranking, collection.qrels[query_id]))
+        scores.append(ndcg(ranking, collection.qrels[query_id]))
     return statistics.fmean(scores)
 
 

@@ -1,0 +1,1 @@
+"""Whether retrieval works: measures of rankings, query sets run against an index version, two versions compared."""
