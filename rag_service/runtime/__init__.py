@@ -261,8 +261,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         average_length=_average_length(settings),
         soak_s=settings.soak_s,
     )
-    is_paid = _is_paid(settings)
-    reindex = Reindex(database, vectors, doorbell, intake, syncer, pipelines, parse_filter, is_paid, stopping)
+    builder, reindex = indexes.builder, _reindex(settings, indexer, intake, syncer, doorbell, stopping)
     leases = Leases(database, settings.lease_s)
     return Runtime(
         settings=settings,
@@ -284,17 +283,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         indexer=indexer,
         calibration=calibration,
         runner=Runner(
-            database,
-            leases,
-            indexer,
-            syncer,
-            removal,
-            calibration,
-            indexes.builder,
-            reindex,
-            doorbell,
-            stopping,
-            _worker(),
+            database, leases, indexer, syncer, removal, calibration, builder, reindex, doorbell, stopping, _worker()
         ),
         dead_letters=DeadLetters(database),
         retriever=retriever,
@@ -331,8 +320,28 @@ def _opener(credentials: Credentials, connect: Connect) -> Callable[[Source], Co
     return lambda source: connect(source.type, credentials.whole(source))
 
 
-def _is_paid(settings: Settings) -> Callable[[IndexVersion], bool]:
-    return lambda index: index.pipeline.get("embedding", {}).get("embedder", settings.embedder) == "http"
+def _reindex(
+    settings: Settings,
+    indexer: Indexer,
+    intake: Intake,
+    syncer: Syncer,
+    doorbell: Doorbell,
+    stopping: threading.Event,
+) -> Reindex:
+    def is_paid(index: IndexVersion) -> bool:
+        return bool(index.pipeline.get("embedding", {}).get("embedder", settings.embedder) == "http")
+
+    return Reindex(
+        indexer.database,
+        indexer.vectors,
+        doorbell,
+        intake,
+        syncer,
+        indexer.pipelines,
+        parse_filter,
+        is_paid,
+        stopping,
+    )
 
 
 def _worker() -> str:
