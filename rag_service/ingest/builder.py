@@ -121,24 +121,29 @@ class Builder:
     def _build_all(self, job: Job, build: Build, waiting: Sequence[Document], until: float) -> bool:
         """Build these. False when the job was handed back before they were all done, or is not ours any more."""
         whole = len(waiting) < _AT_ONCE
-        with ThreadPoolExecutor(build.max_concurrency, thread_name_prefix="build") as threads:
-            while waiting:
-                size = _PER_THREAD * build.max_concurrency
-                part, waiting = waiting[:size], waiting[size:]
-                began = time.monotonic()
-                took = [threads.submit(copy_context().run, self._take_turn, build, one) for one in part]
-                times = [one.result() for one in took]
-                pace = self._paced(build, part, times).during(time.monotonic() - began)
-                if not self._note(job, build, pace, first_pass=whole and not waiting):
-                    return False
-                now = self._load(job)
-                if now is None or now.paused or not now.index.state.is_live:
-                    return True
-                build = now
-                if self.stopping.is_set() or (waiting and time.monotonic() > until):
-                    self._hand_back(job)
-                    return False
+        while waiting:
+            size = _PER_THREAD * build.max_concurrency
+            part, waiting = waiting[:size], waiting[size:]
+            began = time.monotonic()
+            times = self._take_turns(build, part)
+            pace = self._paced(build, part, times).during(time.monotonic() - began)
+            if not self._note(job, build, pace, first_pass=whole and not waiting):
+                return False
+            now = self._load(job)
+            if now is None or now.paused or not now.index.state.is_live:
+                return True
+            build = now
+            if self.stopping.is_set() or (waiting and time.monotonic() > until):
+                self._hand_back(job)
+                return False
         return True
+
+    def _take_turns(self, build: Build, part: Sequence[Document]) -> list[float | None]:
+        if build.max_concurrency == 1:
+            return [self._take_turn(build, one) for one in part]
+        with ThreadPoolExecutor(build.max_concurrency, thread_name_prefix="build") as threads:
+            turns = [threads.submit(copy_context().run, self._take_turn, build, one) for one in part]
+            return [one.result() for one in turns]
 
     def _take_turn(self, build: Build, document: Document) -> float | None:
         """Build one document and leave others their share of the time; the seconds that it took, None for none."""

@@ -235,14 +235,11 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     vectors = traced(make_vectors(settings), "vectors", "upsert", "delete", "update", "set_lexical", "search")
     embedder = make_embedder(settings)
     broker = make_broker(settings.redis_url, list(Queue))
-    sandbox = ParserSandbox(
-        settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes, scratch=_scratch(settings)
-    )
+    sandbox = _sandbox(settings)
     models = Models(settings, embedder)
     pipelines = make_pipelines(settings, models)
     doorbell = _doorbell(settings, database, broker)
     stopping = threading.Event()
-
     credentials = Credentials(database, make_vault(settings, alone=settings.qdrant_url is None))
     connect = partial(make_connector, settings.source_root)
     intake = Intake(database, blobs, doorbell)
@@ -253,14 +250,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     bell = BuildBell(doorbell)
     indexer = Indexer(database, blobs, vectors, sandbox.parse, pipelines, progress, calibration, bell.written)
     retriever = _retriever(settings, database, vectors, pipelines, blobs)
-    indexes = make_indexes(
-        indexer,
-        bell,
-        make_judge(database, retriever),
-        stopping,
-        average_length=_average_length(settings),
-        soak_s=settings.soak_s,
-    )
+    indexes = _indexes(settings, indexer, bell, retriever, stopping)
     builder, reindex = indexes.builder, _reindex(settings, indexer, intake, syncer, doorbell, stopping)
     leases = Leases(database, settings.lease_s)
     return Runtime(
@@ -299,10 +289,23 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     )
 
 
+def _sandbox(settings: Settings) -> ParserSandbox:
+    return ParserSandbox(
+        settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes, scratch=_scratch(settings)
+    )
+
+
 def _doorbell(settings: Settings, database: Database, broker: Broker) -> Doorbell:
     sender = Sender(broker)
     limits = ringing.Limits(settings.team_jobs, settings.team_syncs)
     return Doorbell(database, lambda bell: sender.send(bell.queue, bell.kind, bell.job_id), limits)
+
+
+def _indexes(
+    settings: Settings, indexer: Indexer, bell: BuildBell, retriever: Retriever, stopping: threading.Event
+) -> Indexes:
+    judge, length = make_judge(indexer.database, retriever), _average_length(settings)
+    return make_indexes(indexer, bell, judge, stopping, average_length=length, soak_s=settings.soak_s)
 
 
 def _average_length(settings: Settings) -> float:
