@@ -43,7 +43,8 @@ def once(
     make = sqlite_insert if connection.dialect.name == "sqlite" else postgres_insert
     row = {"caller": caller, "key": key, "digest": digest, "at": utc_now()}
     mine = (idempotency_keys.c.caller == caller) & (idempotency_keys.c.key == key)
-    if connection.execute(make(idempotency_keys).values(row).on_conflict_do_nothing()).rowcount:
+    first = make(idempotency_keys).values(row).on_conflict_do_nothing().returning(idempotency_keys.c.key)
+    if connection.execute(first).first() is not None:
         answer = do()
         connection.execute(update(idempotency_keys).where(mine).values(answer=answer))
         return answer

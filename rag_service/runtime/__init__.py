@@ -251,7 +251,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     indexer = Indexer(database, blobs, vectors, sandbox.parse, pipelines, progress, calibration, bell.written)
     retriever = _retriever(settings, database, vectors, pipelines, blobs)
     indexes = _indexes(settings, indexer, bell, retriever, stopping)
-    builder, reindex = indexes.builder, _reindex(settings, indexer, intake, syncer, doorbell, stopping)
+    builder, reindex = indexes.builder, _reindex(settings, indexer, syncer)
     leases = Leases(database, settings.lease_s)
     return Runtime(
         settings=settings,
@@ -323,27 +323,20 @@ def _opener(credentials: Credentials, connect: Connect) -> Callable[[Source], Co
     return lambda source: connect(source.type, credentials.whole(source))
 
 
-def _reindex(
-    settings: Settings,
-    indexer: Indexer,
-    intake: Intake,
-    syncer: Syncer,
-    doorbell: Doorbell,
-    stopping: threading.Event,
-) -> Reindex:
+def _reindex(settings: Settings, indexer: Indexer, syncer: Syncer) -> Reindex:
     def is_paid(index: IndexVersion) -> bool:
         return bool(index.pipeline.get("embedding", {}).get("embedder", settings.embedder) == "http")
 
     return Reindex(
-        indexer.database,
-        indexer.vectors,
-        doorbell,
-        intake,
-        syncer,
-        indexer.pipelines,
-        parse_filter,
-        is_paid,
-        stopping,
+        database=indexer.database,
+        vectors=indexer.vectors,
+        doorbell=syncer.doorbell,
+        intake=syncer.intake,
+        syncer=syncer,
+        pipelines=indexer.pipelines,
+        parse_filter=parse_filter,
+        is_paid=is_paid,
+        stopping=syncer.stopping,
     )
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from rag_service.db import indexed
-from rag_service.errors import UnsupportedDocument
+from rag_service.db import indexed, outbox
+from rag_service.errors import ConfigError, RetryableError, UnsupportedDocument
+from rag_service.ingest import runner
 from rag_service.ingest.builder import Builder
 from rag_service.ingest.indexer import Indexer
 from rag_service.retrieval.retriever import Retriever
@@ -249,6 +250,20 @@ def test_a_document_that_cannot_be_built_is_told_of_and_stops_no_other(
     assert (why["document_id"], why["code"]) == (id_of(filled, "d1"), "refused")
 
 
+def test_it_is_tried_once_more_when_somebody_asks_for_it(
+    service: Service, filled: Team, with_a_failure: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.work()
+    ask(filled, with_a_failure["id"], "resume")
+    service.work()
+    assert look(filled, with_a_failure["id"])["progress"]["failed"] == 1
+    monkeypatch.setitem(service.runtime.indexer.__dict__, "parse", service.runtime.sandbox.parse)
+    ask(filled, with_a_failure["id"], "resume")
+    service.work()
+    assert look(filled, with_a_failure["id"])["progress"]["failed"] == 0
+    assert faults(service, filled, with_a_failure["id"]) == []
+
+
 def test_it_is_not_lost_without_a_word_and_comes_back_with_the_way_back(
     service: Service, filled: Team, with_a_failure: Version
 ) -> None:
@@ -272,6 +287,48 @@ def test_no_more_than_a_few_are_written_to_at_a_time(service: Service, filled: T
     service.work()
 
 
+def test_a_model_that_does_not_answer_pauses_the_build_with_the_reason_and_loses_nothing(
+    service: Service, filled: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after the two hours for which a job is tried again."""
+    monkeypatch.setattr(runner, "wait_s", lambda *_: None)
+    made = begin(filled)
+    with monkeypatch.context() as silent:
+        during_the_build(silent, fail(RetryableError("The model does not answer.")))
+        service.work()
+        stopped = look(filled, made["id"])
+    assert (stopped["state"], stopped["paused"], stopped["progress"]["done"]) == ("building", True, 3)
+    assert stopped["error"]["message"].startswith("The model does not answer.")
+    service.runtime.indexes.builder.look()
+    service.work()
+    assert look(filled, made["id"])["progress"]["done"] == 3
+    ask(filled, made["id"], "resume")
+    service.work()
+    ready = look(filled, made["id"])
+    assert (ready["state"], ready["error"]) == ("ready", None)
+
+
+def test_a_model_that_is_not_there_any_more_fails_the_build_which_is_dropped(
+    service: Service, filled: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = begin(filled)
+    during_the_build(monkeypatch, fail(ConfigError("There is no such model.")))
+    service.work()
+    failed = look(filled, made["id"])
+    assert (failed["state"], failed["error"]["code"]) == ("failed", "config_error")
+    service.runtime.indexes.builder.look()
+    service.work()
+    assert look(filled, made["id"])["retired_at"] is not None
+    assert faults(service, filled, active(filled)["id"]) == []
+
+
+def fail(error: Exception) -> Callable[[], object]:
+    def failing() -> object:
+        raise error
+
+    return failing
+
+
 # --- switching ----------------------------------------------------------------------------------------
 
 
@@ -289,6 +346,22 @@ def test_answers_come_from_the_promoted_one_and_both_are_written_while_the_forme
     service.work()
     assert faults(service, filled, made["id"]) == faults(service, filled, former["id"]) == []
     assert filled.manager.get("/v1/collections/default").json()["index_version"] == made["id"]
+
+
+def test_a_switch_is_told_to_webhooks_and_audited(
+    service: Service, filled: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str, dict[str, Any]]] = []
+    monkeypatch.setattr(outbox, "emit", lambda _, event, team, data: told.append((event, team, dict(data))))
+    former, made = active(filled), built(service, filled)
+    ask(filled, made["id"], "promote")
+    ask(filled, made["id"], "rollback")
+    assert [(event, team, data["index_version"], data["former"], data["how"]) for event, team, data in told] == [
+        ("index.promoted", filled.id, made["id"], former["id"], "promoted"),
+        ("index.promoted", filled.id, former["id"], made["id"], "rolled_back"),
+    ]
+    log = filled.admin.get("/v1/admin/audit", params={"action": "index_version.*"}).json()["data"]
+    assert [entry["action"].partition(".")[2] for entry in log] == ["rolled_back", "promoted", "created"]
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -498,4 +571,3 @@ def test_it_takes_an_admin_key_of_the_service_and_a_team(service: Service, fille
     assert service.admin.get(PATH).json()["code"] == "team_required"
     other = service.new_team()
     assert other.admin.get(f"{PATH}/{active(filled)['id']}").status_code == 404
-
