@@ -94,7 +94,7 @@ def pause_index_version(service: Service, caller: Operator, index_version: Id) -
 
 @router.post("/{index_version}:resume")
 def resume_index_version(service: Service, caller: Operator, index_version: Id) -> IndexVersionRecord:
-    """Go on building with the next document. Needs an admin key."""
+    """Go on building with the next document, and try once more what could not be built. Needs an admin key."""
     return _shown(service, service.indexes.versions.resume(caller.team, index_version))
 
 

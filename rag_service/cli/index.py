@@ -43,7 +43,9 @@ Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="What it is fo
 QuerySet = Annotated[
     str | None, typer.Option("--query-set", metavar="NAME", help="Questions to compare by; else sampled live ones.")
 ]
-Sample = Annotated[int | None, typer.Option("--sample", metavar="N", min=1, max=2_000, help="Questions to ask at most.")]
+Sample = Annotated[
+    int | None, typer.Option("--sample", metavar="N", min=1, max=2_000, help="Questions to ask at most.")
+]
 
 
 @commands.command("plan")
@@ -188,7 +190,7 @@ def pause(session: Session, index: IndexId) -> None:
 @commands.command("resume")
 @connected
 def resume(session: Session, index: IndexId) -> None:
-    """Go on building where it was paused."""
+    """Go on building where it was paused, and try once more what could not be built."""
     _ask(session, index, "resume")
 
 

@@ -63,7 +63,9 @@ def show_quality(output: Output, quality: dict[str, Any] | None) -> None:
         return
     comparison = quality["comparison"]
     rows = [(name, *(_figure(value) for value in values)) for name, values in _measures(comparison)]
-    output.table(("Measure", "Active", "Candidate", "Difference", "p"), rows, "No question is judged: nothing could be measured.")
+    output.table(
+        ("Measure", "Active", "Candidate", "Difference", "p"), rows, "No question is judged: nothing could be measured."
+    )
     output.fields(
         {
             "questions": f"{comparison['queries']}, {comparison['labelled']} of them judged",

@@ -174,6 +174,13 @@ def failures(connection: Connection, index: str, limit: int) -> tuple[int, list[
     return int(count), [(one.document_id, DocumentFailure(**one.error)) for one in first]
 
 
+def forget_failures(connection: Connection, index: str) -> None:
+    """What could not be built is to be tried once more."""
+    row = indexed_documents.c
+    mine = and_(row.index_version == index, row.error.is_not(None))
+    connection.execute(delete(indexed_documents).where(mine))
+
+
 def lost_documents(connection: Connection, target: IndexVersion) -> int:
     """Documents that answer now and could not be built into `target`: a switch would take them out of all answers."""
     mine = and_(indexed_documents.c.index_version == target.id, indexed_documents.c.document_id == documents.c.id)

@@ -232,6 +232,10 @@ class Build:
                 self.parts.vectors.upsert(index.id, self._points(now, embedded, sparse, access, fields))
                 written = index
             terms = sum(encoder.lengths(words))
+            if self.job is None:
+                # Before the commit: nobody would come back for them after it. It is behind, so it cannot begin to answer.
+                may_purge(self.parts.database)
+                self.parts.vectors.delete(index.id, now.id, older_than=self._version)
             stale = self._commit(now, index, made, {"text_key": text_key, "term_count": terms})
             if stale is not None:
                 self._remove(stale)
@@ -250,9 +254,6 @@ class Build:
 
     def _remove(self, stale: frozenset[str]) -> None:
         """Points of chunks that the document had in this index version before."""
-        if self.job is None:
-            may_purge(self.parts.database)
-            self.parts.vectors.delete(self.index.id, self.document.id, older_than=self._version)
         if stale:
             self.parts.vectors.delete(self.index.id, self.document.id, only=self._version, chunk_ids=stale)
 

@@ -96,7 +96,7 @@ class Builder:
             for document in waiting:
                 if time.monotonic() > until:
                     return False
-                self._build(build, document)
+                self._build(None, build, document)
 
     def _retire_if_due(self, transaction: Transaction, build: Build) -> None:
         if build.index.state != IndexState.SOAKING or not builds.now_past(build.retire_at):
@@ -125,7 +125,7 @@ class Builder:
             size = _PER_THREAD * build.max_concurrency
             part, waiting = waiting[:size], waiting[size:]
             began = time.monotonic()
-            times = self._take_turns(build, part)
+            times = self._take_turns(job, build, part)
             pace = self._paced(build, part, times).during(time.monotonic() - began)
             if not self._note(job, build, pace, first_pass=whole and not waiting):
                 return False
@@ -138,24 +138,24 @@ class Builder:
                 return False
         return True
 
-    def _take_turns(self, build: Build, part: Sequence[Document]) -> list[float | None]:
+    def _take_turns(self, job: Job, build: Build, part: Sequence[Document]) -> list[float | None]:
         if build.max_concurrency == 1:
-            return [self._take_turn(build, one) for one in part]
+            return [self._take_turn(job, build, one) for one in part]
         with ThreadPoolExecutor(build.max_concurrency, thread_name_prefix="build") as threads:
-            turns = [threads.submit(copy_context().run, self._take_turn, build, one) for one in part]
+            turns = [threads.submit(copy_context().run, self._take_turn, job, build, one) for one in part]
             return [one.result() for one in turns]
 
-    def _take_turn(self, build: Build, document: Document) -> float | None:
+    def _take_turn(self, job: Job, build: Build, document: Document) -> float | None:
         """Build one document and leave others their share of the time; the seconds that it took, None for none."""
         if self.stopping.is_set():
             return None
         began = time.monotonic()
-        self._build(build, document)
+        self._build(job, build, document)
         took = time.monotonic() - began
         self.stopping.wait(took * (1 / SHARES[build.priority] - 1))
         return took
 
-    def _build(self, build: Build, document: Document) -> None:
+    def _build(self, job: Job | None, build: Build, document: Document) -> None:
         """A document that cannot be built is noted, and does not stop the others."""
         stages = Stages(JobKind.BUILD)
         try:
@@ -167,20 +167,25 @@ class Builder:
             raise
         except RagError as error:
             self._note_failed(
-                build, document, DocumentFailure(stages.current, error.code, error.message, retryable=False)
+                job, build, document, DocumentFailure(stages.current, error.code, error.message, retryable=False)
             )
         except Exception as error:
             log.exception("document %s could not be built into %s", document.id, build.index.id)
             message = f"A defect of the service ({type(error).__name__} in stage {stages.current}). See the log."
             self._note_failed(
-                build, document, DocumentFailure(stages.current, "internal_error", message, retryable=True)
+                job, build, document, DocumentFailure(stages.current, "internal_error", message, retryable=True)
             )
         finally:
             stages.leave()
 
-    def _note_failed(self, build: Build, document: Document, failure: DocumentFailure) -> None:
+    def _note_failed(self, job: Job | None, build: Build, document: Document, failure: DocumentFailure) -> None:
+        """Unless somebody else has the job by now, or has built the document: what failed here says nothing then."""
         with self.database.transaction() as transaction:
             connection = transaction.connection
+            if job is not None and not jobs.is_held(connection, job):
+                return
+            if indexed.version_in(connection, build.index.id, document.id) == document.indexed_version:
+                return
             if indexed.unchanged(connection, document):
                 indexed.note_failed(connection, build.index, document, failure)
 

@@ -152,9 +152,11 @@ class Versions:
             return builds.get(transaction.connection, team_id, index)
 
     def resume(self, team_id: str, index: str) -> Build:
+        """Go on building; what could not be built is tried once more."""
         with self.database.transaction() as transaction:
             states = (*UNDER_WAY, IndexState.READY, IndexState.SOAKING)
             self._change(transaction, team_id, index, states, paused=False, error=None)
+            builds.forget_failures(transaction.connection, index)
             self.bell.wake(transaction, index, team_id)
             transaction.audit("index_version.resumed", index, team=team_id)
             return builds.get(transaction.connection, team_id, index)
