@@ -207,7 +207,7 @@ class TestStages:
         long = "\n\n# Whole\n\n" + " ".join(f"Sentence number {place} of a long page." for place in range(40))
         document = team.put(same + long, external_id="page")["id"]
         team.service.work()
-        monkeypatch.setattr("rag_service.runtime.pipelines.make_chunker", _smaller)
+        monkeypatch.setattr("rag_service.runtime.pipelines.make_chunker", smaller)
         chunks_before = team.manager.get(f"/v1/documents/{document}/chunks").json()["data"]
         done.clear()
         reindex(team, "chunk")
@@ -228,7 +228,7 @@ class TestStages:
         assert len(team.retrieve("file")) == 3
 
 
-def _smaller(_settings: object, embedder: Any, _spec: object) -> StructureChunker:
+def smaller(_settings: object, embedder: Any, _spec: object) -> StructureChunker:
     return StructureChunker(embedder.token_spans, 64)
 
 
