@@ -132,7 +132,8 @@ def rows_of(team: Team) -> list[Any]:
 
 def lose_bytes(team: Team, row: Any) -> int:
     """Remove a document's raw bytes from the disk, and nothing else."""
-    held = list(team.service.runtime.settings.data_dir.rglob(row.content_hash))
+    found = team.service.runtime.settings.data_dir.rglob(row.content_hash)
+    held = [path for path in found if row.id in str(path)]
     for path in held:
         path.unlink()
     return len(held)
