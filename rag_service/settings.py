@@ -185,6 +185,26 @@ class Settings(BaseSettings):
     trace_content: bool = Field(
         False, description="Keep the text of each question in its trace; passages are never kept in one."
     )
+    fingerprint_s: float = Field(
+        300, ge=1, description="Seconds between looks at whether the embedding model still gives the vectors it gave."
+    )
+    probe_results: int = Field(1_000, ge=1, le=100_000, description="Results kept of each probe, the newest.")
+    drift_newest_h: int = Field(24, ge=1, le=720, description="Hours whose answers are compared with those before.")
+    drift_reference_h: int = Field(168, ge=1, le=8_760, description="Hours before them that they are compared with.")
+    drift_min_answers: int = Field(200, ge=10, description="Answers in either without which nothing is said of drift.")
+    drift_index: float = Field(
+        0.25, gt=0, description="Population stability index from which on the scores of answers have drifted."
+    )
+    drift_empty: float = Field(
+        0.05, gt=0, le=1, description="Change of the share of empty answers that is a drift, if it is no chance."
+    )
+    webhook_private_addresses: bool = Field(
+        False, description="Let webhooks lead to addresses of private networks and of this machine too."
+    )
+    webhook_timeout_s: float = Field(10.0, gt=0, le=60, description="Seconds that a webhook has to answer.")
+    webhook_retention_s: float = Field(
+        7 * 86_400, ge=86_400, description="Seconds for which events are kept to be delivered and replayed."
+    )
     audit_addresses: bool = Field(True, description="Keep the address that a request came from in the audit log.")
     retrieval_audit: bool = Field(
         False, description="Audit every answered question too: who, query id and document ids, no text."

@@ -66,8 +66,10 @@ class JobKind(StrEnum):
     REMOVE = "remove"
     REFRESH = "refresh"
     CALIBRATE = "calibrate"
+    DELIVER = "deliver"
     BUILD = "build"
     REINDEX = "reindex"
+    PROBE = "probe"
 
     @property
     def has_children(self) -> bool:
@@ -106,6 +108,14 @@ class Queue(StrEnum):
     BULK = "bulk"
     SYNCS = "syncs"
     MAINTENANCE = "maintenance"
+
+
+class ProbeState(StrEnum):
+    """How something that is watched is. `unknown`: nobody has looked, or there is too little to look at."""
+
+    UNKNOWN = "unknown"
+    OK = "ok"
+    FAILING = "failing"
 
 
 class JobState(StrEnum):

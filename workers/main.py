@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from contextlib import ExitStack
 
 import dramatiq
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 # Within what a container is usually given before it is killed.
 _PATIENCE_S = 20.0
+_LOADING_S = 600.0
 
 
 class Beside(Middleware):
@@ -37,7 +39,12 @@ class Beside(Middleware):
 
     def after_worker_boot(self, _broker: Broker, _worker: Worker) -> None:
         self._pools.start()
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
         log.info("worker started")
+
+    def _watch(self) -> None:
+        while not self._runtime.runner.stopping.wait(self._runtime.settings.sweep_s):
+            self._runtime.probing.fingerprints.look_if_due()
 
     def before_worker_shutdown(self, _broker: Broker, _worker: Worker) -> None:
         self._pools.stop(_PATIENCE_S)
@@ -57,6 +64,8 @@ def start() -> Broker:
         observed.enter_context(tracing(settings))
         runtime = build(settings, role="worker")
         runtime.open()
+        # A worker has no readiness that anybody asks for: with a model that has moved, it does not start.
+        runtime.probing.fingerprints.check(_LOADING_S)
         observed.enter_context(metrics_port(settings))
     except RagError as error:
         sys.exit(error.message)

@@ -20,7 +20,10 @@ _LINKS = (
     ("create_document", "job_id", "job_id", ("get_job", "cancel_job")),
     ("create_source", "id", "source_id", ("get_source", "update_source", "sync_source", "delete_source")),
     ("create_query_set", "id", "query_set", ("get_query_set", "list_labelled_queries", "delete_query_set")),
+    ("create_probe", "id", "probe_id", ("get_probe", "update_probe", "run_probe", "list_probe_runs", "delete_probe")),
     ("retrieve", "query_id", "query_id", ("get_query", "replay_query")),
+    ("give_feedback", "id", "feedback_id", ("delete_feedback",)),
+    ("create_webhook", "id", "webhook_id", ("get_webhook", "update_webhook", "recover_webhook", "delete_webhook")),
 )
 # Models of bodies that routes read by themselves.
 _DESCRIBED = (DocumentIn, DocumentForm, ContentIn, ContentForm, ImportForm, Problem)

@@ -151,9 +151,10 @@ def _methods_here(request: Request) -> set[str]:
     """Every method of this address: each is a route of its own, and the framework names those of the first alone."""
     routes: Iterable[Route] = getattr(request.app.state, "routes", ())
     here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    # An address that is a route's own is no id in another's.
+    # An address that is a route's own is no id in another's, and an action at its end no part of one.
     exact = [route for route in here if route.path == request.scope["path"]]
-    return {method for route in exact or here for method in route.methods or ()}
+    acting = [route for route in here if "}:" in route.path]
+    return {method for route in exact or acting or here for method in route.methods or ()}
 
 
 def _shown(part: object) -> str:

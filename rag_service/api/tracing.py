@@ -21,10 +21,11 @@ _WORDLESS: dict[str, list[str]] = {"phrases": [], "excluded": []}
 def remember(
     service: Runtime, caller: Caller, question: Model, *, query: str, as_user: AsUser | None, answer: Retrieval
 ) -> None:
-    """Leave a trace of a question that was answered, and an entry in the audit log, as the settings say.
+    """Count an answer; leave a trace of it, and an entry in the audit log, as the settings say.
 
     Costs the request an append each.
     """
+    service.probing.answers.record(answer)
     kept = query if service.settings.trace_content else None
     documents = [hit.chunk.chunk.document_id for hit in answer.hits]
     service.retrieval_audit.record(answer.query_id, caller.principal(as_user), documents)

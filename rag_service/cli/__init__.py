@@ -12,8 +12,11 @@ from rag_service.cli import (
     doctor,
     documents,
     evaluation,
+    feedback,
+    fingerprints,
     index,
     jobs,
+    probes,
     queries,
     quickstart,
     scheduler,
@@ -22,6 +25,7 @@ from rag_service.cli import (
     sources,
     teams,
     upkeep,
+    webhooks,
 )
 
 app = typer.Typer(
@@ -58,6 +62,9 @@ app.add_typer(documents.commands, name="document")
 app.add_typer(jobs.commands, name="job")
 app.add_typer(queries.commands, name="query")
 app.add_typer(evaluation.commands, name="eval")
+app.add_typer(probes.commands, name="probe")
+app.add_typer(feedback.commands, name="feedback")
+app.add_typer(webhooks.commands, name="webhook")
 app.add_typer(teams.teams, name="team")
 app.add_typer(teams.keys, name="key")
 app.add_typer(index.commands, name="index")
@@ -65,3 +72,5 @@ app.add_typer(admin.commands, name="admin")
 admin.commands.command("backup")(upkeep.backup)
 admin.commands.command("restore")(upkeep.restore)
 admin.commands.command("reconcile")(upkeep.reconcile)
+admin.commands.command("fingerprints")(fingerprints.fingerprints)
+admin.commands.command("accept-fingerprint")(fingerprints.accept_fingerprint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -79,9 +79,29 @@ class Service:
     def send(self, method: str, path: str, **request: Any) -> Any:
         """The JSON of the answer, None when it has none. `headers` may name a team. Raises CommandFailed."""
         headers = dict(request.pop("headers", None) or {})
-        if _is_of_a_team(path) and "X-Rag-Team" not in headers and self.team:
-            headers["X-Rag-Team"] = self.team
-        return _body(self._ask(method, path, headers=headers, **request))
+        named = headers if "X-Rag-Team" in headers else {**headers, **self._team_of(path)}
+        return _body(self._ask(method, path, headers=named, **request))
+
+    def send_for_all(self, method: str, path: str, **request: Any) -> Any:
+        """The same of what belongs to no team."""
+        return _body(self._ask(method, path, **request))
+
+    def stream(self, path: str, **params: Any) -> Iterator[str]:
+        """An answer that is not JSON, as it comes. Raises CommandFailed."""
+        import httpx
+
+        given = {name: value for name, value in params.items() if value is not None}
+        try:
+            with self._http.stream("GET", path, params=given, headers=self._team_of(path)) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    _body(answer)
+                yield from answer.iter_text()
+        except httpx.TransportError as error:
+            raise CommandFailed(f"The service at {self.url} broke off ({type(error).__name__}).", _START) from None
+
+    def _team_of(self, path: str) -> dict[str, str]:
+        return {"X-Rag-Team": self.team} if _is_of_a_team(path) and self.team else {}
 
     def list_all(self, path: str, limit: int, **params: Any) -> dict[str, Any]:
         """Up to `limit` entries of a list, over as many pages as it takes, in the shape of one page."""

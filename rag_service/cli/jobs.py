@@ -27,7 +27,7 @@ def list_jobs(
     session: Session,
     state: Annotated[str | None, typer.Option("--state", metavar="STATE", help="Only jobs in this state.")] = None,
     kind: Annotated[
-        str | None, typer.Option("--kind", metavar="KIND", help="Only sync, index, remove, refresh or reindex.")
+        str | None, typer.Option("--kind", metavar="KIND", help="Only sync, index, remove, refresh, reindex or probe.")
     ] = None,
     limit: Limit = 20,
 ) -> None:

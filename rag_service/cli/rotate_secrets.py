@@ -29,13 +29,15 @@ def rotate_secrets(
             runtime.lock_folder()
             file.add()
         rotation = runtime.credentials.rotate()
-        if file is not None and not rotation.failed:
+        more, unopened = runtime.courier.secrets.rotate()
+        rotated, failed = rotation.rotated + more, [*rotation.failed, *unopened]
+        if file is not None and not failed:
             file.keep_newest()
-        output.data({"rotated": rotation.rotated, "key": rotation.key, "failed": rotation.failed})
-        output.show(f"{rotation.rotated} credentials are encrypted under the key {rotation.key}.")
-        if rotation.failed:
+        output.data({"rotated": rotated, "key": rotation.key, "failed": failed})
+        output.show(f"{rotated} credentials are encrypted under the key {rotation.key}.")
+        if failed:
             raise CommandFailed(
-                f"Credentials of {len(rotation.failed)} sources could not be opened: {', '.join(rotation.failed)}.",
+                f"Credentials of {len(failed)} sources or webhooks could not be opened: {', '.join(failed)}.",
                 "Add the key that they were encrypted under, or set them again. Old keys are still needed until then.",
                 exit_code=FAILED,
             )

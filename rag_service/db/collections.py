@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from rag_service.db import alarms, probes
 from rag_service.db.pages import Page, fetch_page
 from rag_service.db.tables import collections, index_versions
 from rag_service.errors import Conflict, NotFound
@@ -71,11 +72,13 @@ def change(connection: Connection, collection_id: str, **values: object) -> None
 
 
 def remove(connection: Connection, collection_id: str) -> list[str]:
-    """Forget the collection and its index versions; returns the names of the indexes to drop."""
+    """Forget the collection, its index versions and its probes; returns the names of the indexes to drop."""
     gone = connection.execute(
         delete(index_versions).where(index_versions.c.collection_id == collection_id).returning(index_versions.c.id)
     )
     indexes = [row.id for row in gone]
+    probes.remove_all(connection, collection_id)
+    alarms.forget(connection, collection_id)
     connection.execute(delete(collections).where(collections.c.id == collection_id))
     return indexes
 

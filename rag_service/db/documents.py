@@ -191,12 +191,14 @@ def show_progress(connection: Connection, document_id: str, version: int, status
     connection.execute(update(documents).where(mine).values(status=status))
 
 
-def fail(connection: Connection, document_id: str, version: int, failure: DocumentFailure) -> None:
-    """Put the reason on the document, unless it has moved on. A version indexed before goes on answering."""
+def fail(connection: Connection, document_id: str, version: int, failure: DocumentFailure) -> bool:
+    """Put the reason on the document; False if it has moved on. A version indexed before goes on answering."""
     mine = (documents.c.id == document_id) & (documents.c.version == version) & documents.c.deleted_at.is_(None)
     values = {"status": DocumentStatus.FAILED, "error": asdict(failure), "updated_at": utc_now()}
-    if connection.execute(update(documents).where(mine).values(values)).rowcount:
-        record(connection, document_id, version, "failed", stage=failure.stage, code=failure.code)
+    if not connection.execute(update(documents).where(mine).values(values)).rowcount:
+        return False
+    record(connection, document_id, version, "failed", stage=failure.stage, code=failure.code)
+    return True
 
 
 def note_seen(connection: Connection, document_ids: Sequence[str], listing: int) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from rag_service.db.tables import installation
+from rag_service.db.upserts import upsert
 
 
 def claim(connection: Connection, name: str, value: str) -> str:
     """Say that `name` is `value` unless something has been said; returns what holds from here on."""
-    make = sqlite_insert if connection.dialect.name == "sqlite" else postgres_insert
-    connection.execute(make(installation).values(name=name, value=value).on_conflict_do_nothing())
+    connection.execute(upsert(connection, installation).values(name=name, value=value).on_conflict_do_nothing())
     return str(connection.execute(select(installation.c.value).where(installation.c.name == name)).scalar_one())

@@ -234,8 +234,8 @@ def release_all(connection: Connection) -> None:
     )
 
 
-def settle_parent(connection: Connection, parent_id: str | None = None) -> None:
-    """End jobs whose listing is done and whose children are all through: one, or all there are."""
+def settle_parent(connection: Connection, parent_id: str | None = None) -> list[Job]:
+    """End jobs whose listing is done and whose children are all through: one, or all there are. Returns them."""
     parent = jobs.alias("parent")
     unfinished = select(jobs.c.id).where(jobs.c.parent_id == parent.c.id, jobs.c.state.in_(_OPEN)).exists()
     query = select(parent.c.id, parent.c.parent_id, parent.c.counters).where(
@@ -243,16 +243,20 @@ def settle_parent(connection: Connection, parent_id: str | None = None) -> None:
     )
     if parent_id is not None:
         query = query.where(parent.c.id == parent_id)
+    ended = []
     for row in connection.execute(query).all():
         failed = int(row.counters.get("failed", 0)) + _failures(children(connection, row.id))
         state = JobState.COMPLETED_WITH_ERRORS if failed else JobState.SUCCEEDED
-        connection.execute(
+        settled = connection.execute(
             update(jobs)
             .where(jobs.c.id == row.id, jobs.c.state == JobState.RUNNING)
             .values(state=state, finished_at=utc_now(), counters={**row.counters, "failed": failed})
+            .returning(*jobs.c)
         )
+        ended += [job_of(one) for one in settled]
         if row.parent_id is not None:
-            settle_parent(connection, row.parent_id)
+            ended += settle_parent(connection, row.parent_id)
+    return ended
 
 
 def _failures(of_children: Mapping[JobState, int]) -> int:

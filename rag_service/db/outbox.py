@@ -6,16 +6,18 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, insert, or_, select
+from sqlalchemy import Connection, bindparam, insert, or_, select
 
 from rag_service.db.engine import Transaction
 from rag_service.db.outside import deliveries, outbox, webhooks
+from rag_service.db.tables import documents
 from rag_service.types import EventType, new_id, utc_now
 
 ALL_TEAMS = ""
 WAITING = "waiting"
 # Of one event's data as JSON. Ids, names and numbers take a fraction of it.
 _MOST_BYTES = 32 * 1024
+_PART = 500
 
 # Asked for every document: made once.
 _LISTENERS = select(webhooks.c.id, webhooks.c.events, webhooks.c.enabled).where(
@@ -48,10 +50,11 @@ def emit_all(
     if events:
         # Also where every listener is disabled at the moment: it can have them replayed.
         transaction.connection.execute(insert(outbox), events)
-        _queue(transaction, [str(row.id) for row in listening if row.enabled], [str(one["id"]) for one in events])
+        queue(transaction, [str(row.id) for row in listening if row.enabled], [str(one["id"]) for one in events])
 
 
-def _queue(transaction: Transaction, webhook_ids: Sequence[str], event_ids: Sequence[str]) -> None:
+def queue(transaction: Transaction, webhook_ids: Sequence[str], event_ids: Sequence[str]) -> None:
+    """Each of these events is to be told to each of these webhooks, now."""
     now = utc_now()
     rows = [
         {
@@ -70,6 +73,15 @@ def _queue(transaction: Transaction, webhook_ids: Sequence[str], event_ids: Sequ
     if rows:
         transaction.connection.execute(insert(deliveries), rows)
         transaction.told.update(webhook_ids)
+
+
+def documents_told(connection: Connection, document_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """What events tell of these documents, deleted or not."""
+    columns = (documents.c[name] for name in ("external_id", "collection_id", "source_id", "version"))
+    query = select(documents.c.id.label("document_id"), *columns)
+    parts = (document_ids[start : start + _PART] for start in range(0, len(document_ids), _PART))
+    found = [row for part in parts for row in connection.execute(query.where(documents.c.id.in_(part)))]
+    return [{**row._mapping, "source_id": row.source_id or None} for row in found]
 
 
 def _bounded(data: Mapping[str, Any]) -> Mapping[str, Any]:

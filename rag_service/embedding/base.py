@@ -20,6 +20,11 @@ class Embedder(Protocol):
         ...
 
     @property
+    def computation(self) -> str:
+        """What computes, and in which number format: the same model elsewhere gives slightly other vectors."""
+        ...
+
+    @property
     def window(self) -> int:
         """The number of tokens of one text that the model reads, special tokens not counted."""
         ...

@@ -28,6 +28,10 @@ class HashingEmbedder:
         return EmbedderIdentity("hashing", "1", self._dimensions)
 
     @property
+    def computation(self) -> str:
+        return "python"
+
+    @property
     def window(self) -> int:
         return self._window
 

@@ -60,6 +60,10 @@ class HttpEmbedder:
         return EmbedderIdentity(self._model, "remote", self._dimensions)
 
     @property
+    def computation(self) -> str:
+        return "remote"
+
+    @property
     def window(self) -> int:
         return self._window
 

@@ -20,6 +20,7 @@ from rag_service.db import Connection, chunks, collections, documents, indexed, 
 from rag_service.db.documents import Document
 from rag_service.db.jobs import Job
 from rag_service.errors import NotFound, UnsupportedDocument
+from rag_service.ingest import notices
 from rag_service.ingest.fields import fields_of
 from rag_service.ingest.hold import SwitchingIndexError, may_purge
 from rag_service.ingest.intake import owner
@@ -233,7 +234,7 @@ class Build:
                 written = index
             terms = sum(encoder.lengths(words))
             if self.job is None:
-                # Before the commit: nobody would come back for them after it. It is behind, so it cannot begin to answer.
+                # Before the commit: nobody would come back for them after it. What is behind does not begin to answer.
                 may_purge(self.parts.database)
                 self.parts.vectors.delete(index.id, now.id, older_than=self._version)
             stale = self._commit(now, index, made, {"text_key": text_key, "term_count": terms})
@@ -325,6 +326,7 @@ class Build:
             indexed.note(connection, index, now.id, held)
             if self.job is not None:
                 documents.record(connection, now.id, self._version, "indexed", chunks=len(made))
+                notices.ready(transaction, now, self._version, len(made))
                 self.parts.written(transaction, index)
         return before - {chunk.id for chunk in made}
 

@@ -14,7 +14,7 @@ from rag_service.db import Connection, Database, dead_letters, documents, jobs
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.errors import Conflict, RetryableError
-from rag_service.ingest import audit_trail
+from rag_service.ingest import audit_trail, notices
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.types import DocumentFailure, DocumentStatus, FromStage, JobKind, Metadata, new_id
 
@@ -297,7 +297,8 @@ class Intake:
                     return  # it has just come in by another way
             documents.note_seen(connection, [row.id], target.listing)
             documents.note_tag(connection, row.id, "")
-            documents.fail(connection, row.id, row.version, failure)
+            if documents.fail(connection, row.id, row.version, failure):
+                notices.failed(transaction, target.team_id, row.id, failure)
 
 
 class _MovedOnError(Exception):

@@ -19,6 +19,7 @@ from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
 from rag_service.db.reindexing import Selection
 from rag_service.errors import InvalidRequest, NotFound
+from rag_service.ingest import notices
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.estimate import Estimate, Into, estimate, lacking
 from rag_service.ingest.fields import fields_of
@@ -133,7 +134,7 @@ class Reindex:
         if not jobs.proceed(connection, now, **listing.noted()):
             raise _TakenOverError  # and nothing of this was
         if listing.is_through:
-            jobs.settle_parent(connection, job.id)
+            notices.settle(transaction, job.id)
         return listing
 
     def _hand_back(self, job: Job) -> None:

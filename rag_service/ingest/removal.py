@@ -12,7 +12,7 @@ from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
 from rag_service.db.sources import Source
 from rag_service.errors import NotFound
-from rag_service.ingest import audit_trail
+from rag_service.ingest import audit_trail, notices
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.hold import may_purge
 from rag_service.ingest.intake import owner
@@ -32,10 +32,11 @@ class Removal:
     def document(self, document: Document) -> str:
         """Delete one document; nobody finds it from here on. Returns the id of the job that purges it."""
         with self.database.transaction() as transaction:
-            documents.mark_deleted(transaction.connection, document_id=document.id)
+            gone = documents.mark_deleted(transaction.connection, document_id=document.id)
             documents.record(transaction.connection, document.id, document.version, "deleted")
             before = audit_trail.acl_of(document.acl)
             transaction.audit("document.deleted", document.id, team=document.team_id, before=before)
+            notices.deleted(transaction, document.team_id, gone)
             return self.enqueue(transaction, document.team_id, document_id=document.id, version=document.version)
 
     def source(self, source: Source, *, keep_documents: bool) -> str | None:
@@ -53,6 +54,7 @@ class Removal:
                 return None
             gone = documents.mark_deleted(connection, source_id=source.id)
             audit_trail.removed(transaction, source.team_id, source.id, gone)
+            notices.deleted(transaction, source.team_id, gone)
             return self.enqueue(transaction, source.team_id, source_id=source.id)
 
     def collection(self, collection: Collection) -> str:
@@ -66,6 +68,7 @@ class Removal:
             transaction.audit("collection.deleted", collection.id, team=collection.team_id, before=before)
             audit_trail.removed(transaction, collection.team_id, collection.id, gone)
             query_sets.remove_of_collection(connection, collection.id)
+            notices.deleted(transaction, collection.team_id, gone)
             indexes = collections.remove(connection, collection.id)
             return self.enqueue(transaction, collection.team_id, collection_id=collection.id, indexes=indexes)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from connectors.errors import RetryableSourceError, SourceError
-from rag_service.db import Connection, Database, builds, documents, jobs, ringing, sources
+from rag_service.db import Database, Transaction, builds, documents, jobs, ringing, sources
 from rag_service.db.authors import Author, authored_by
 from rag_service.db.jobs import Job
 from rag_service.errors import ErrorClass, RagError, RetryableError
+from rag_service.ingest import notices
 from rag_service.ingest.backoff import MAX_WORKER_DEATHS, POLICIES, wait_s
 from rag_service.ingest.builder import Builder
 from rag_service.ingest.calibration import Calibration
@@ -85,6 +87,8 @@ class Runner:
     builder: Builder
     reindex: Reindex
     doorbell: Doorbell
+    deliver: Callable[[Job], JobState | None]
+    probe: Callable[[Job], object]
     # Set when this process is going down: work stops at the next safe point and is handed back.
     stopping: threading.Event
     # Who holds the jobs that run here, as their history names it.
@@ -126,7 +130,7 @@ class Runner:
             message = f"The worker died {job.worker_deaths} times while it held this job. Look at the worker's log."
             failure = replace(_failure(stages, ErrorClass.POISON, "worker_died", message), retryable=True)
             with self.database.transaction() as transaction:
-                self._give_up(transaction.connection, job, stages, failure)
+                self._give_up(transaction, job, stages, failure)
             return
         try:
             state = self._work(job, stages)
@@ -152,18 +156,21 @@ class Runner:
     def _work(self, job: Job, stages: Stages) -> JobState | None:
         if job.cancel_requested:
             return JobState.CANCELED
-        if job.kind == JobKind.SYNC:
-            return self.syncer.run(job)
-        if job.kind == JobKind.CALIBRATE:
-            return self.calibration.run(job)
-        if job.kind == JobKind.REINDEX:
-            return self.reindex.run(job)
-        if job.kind == JobKind.BUILD:
-            return self.builder.run(job)
+        in_slices: dict[JobKind, Callable[[Job], JobState | None]] = {
+            JobKind.SYNC: self.syncer.run,
+            JobKind.CALIBRATE: self.calibration.run,
+            JobKind.REINDEX: self.reindex.run,
+            JobKind.BUILD: self.builder.run,
+            JobKind.DELIVER: self.deliver,
+        }
+        if job.kind in in_slices:
+            return in_slices[job.kind](job)
         if job.kind == JobKind.INDEX:
             self.indexer.index(job, stages)
         elif job.kind == JobKind.REFRESH:
             self.indexer.refresh(job)
+        elif job.kind == JobKind.PROBE:
+            self.probe(job)
         else:
             self.removal.run(job)
         return JobState.SUCCEEDED
@@ -184,27 +191,36 @@ class Runner:
             wait = wait_s(ErrorClass(failure.error_class), failures, after_s)
             if wait is None:
                 tried = f" Tried {failures} times." if failures > 1 else ""
-                self._give_up(connection, now, stages, replace(failure, message=failure.message + tried))
+                self._give_up(transaction, now, stages, replace(failure, message=failure.message + tried))
                 return
             jobs.retry(connection, now, asdict(failure), wait)
             stages.end(RETRIED, failure.code)
             if job.kind == JobKind.SYNC and job.source_id:
                 sources.change(connection, job.source_id, last_error=asdict(failure))
+                if failure.error_class == ErrorClass.AUTH:
+                    notices.degraded(transaction, job, failure, gave_up=False)
 
-    def _give_up(self, connection: Connection, job: Job, stages: Stages, failure: DocumentFailure) -> None:
+    def _give_up(self, transaction: Transaction, job: Job, stages: Stages, failure: DocumentFailure) -> None:
         """The job becomes a dead letter, its document and source say why."""
-        error = asdict(failure)
+        connection, error = transaction.connection, asdict(failure)
         if not jobs.finish(connection, job, JobState.FAILED, error=error, stages_ms=stages.spent_ms()):
             return
         stages.end(JobState.FAILED, failure.code)
-        if job.kind == JobKind.INDEX and job.document_id and job.version is not None:
-            documents.fail(connection, job.document_id, job.version, failure)
+        if job.kind == JobKind.INDEX:
+            self._give_document_up(transaction, job, failure)
         if job.kind == JobKind.SYNC and job.source_id:
             sources.change(connection, job.source_id, last_error=error)
+            notices.degraded(transaction, job, failure, gave_up=True)
+            notices.sync_finished(transaction, job, JobState.FAILED)
         if job.kind == JobKind.BUILD:
             builds.give_up(connection, job.payload["index"], error)
         if job.parent_id:
-            jobs.settle_parent(connection, job.parent_id)
+            notices.settle(transaction, job.parent_id)
+
+    def _give_document_up(self, transaction: Transaction, job: Job, failure: DocumentFailure) -> None:
+        document_id = job.document_id or ""
+        if documents.fail(transaction.connection, document_id, job.version or 0, failure):
+            notices.failed(transaction, job.team_id, document_id, failure)
 
     def _finish(self, job: Job, state: JobState, stages: Stages) -> None:
         with self.database.transaction() as transaction:
@@ -212,8 +228,10 @@ class Runner:
             spent = stages.spent_ms()
             if jobs.finish(connection, job, state, stages_ms=spent, counters=stages.sizes):
                 stages.end(state)
+                if job.kind == JobKind.SYNC:
+                    notices.sync_finished(transaction, job, state)
                 if job.parent_id:
-                    jobs.settle_parent(connection, job.parent_id)
+                    notices.settle(transaction, job.parent_id)
 
 
 def _failure(stages: Stages, error_class: ErrorClass, code: str, message: str) -> DocumentFailure:

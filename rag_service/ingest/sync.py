@@ -19,7 +19,7 @@ from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
 from rag_service.db.sources import Source
 from rag_service.errors import NotFound
-from rag_service.ingest import audit_trail
+from rag_service.ingest import audit_trail, notices
 from rag_service.ingest.discretion import Discreet
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.intake import Incoming, Intake, Receipt, Target
@@ -184,10 +184,13 @@ class _Slice:
         confirmed = bool(self.job.payload.get("confirm_deletions"))
         if unseen and not confirmed and unseen * 100 > source.max_deleted_percent * total:
             sources.change(connection, source.id, held_deletions=unseen)
+            if unseen != source.held_deletions:  # not again for what is held already
+                notices.held(transaction, source, self.job, unseen, total)
             return
         if unseen:
             gone = documents.mark_deleted(connection, source_id=source.id, not_in_listing=listing)
             audit_trail.removed(transaction, source.team_id, source.id, gone)
+            notices.deleted(transaction, source.team_id, gone)
             self.parts.removal.enqueue(transaction, source.team_id, source_id=source.id, parent_id=self.job.id)
         self._count("deleted", unseen)
         sources.change(connection, source.id, held_deletions=0)
@@ -198,7 +201,7 @@ class _Slice:
             connection = transaction.connection
             if jobs.proceed(connection, self.job, listed=True, lease_until=None):
                 sources.change(connection, self.source.id, last_success_at=utc_now(), last_error=None)
-                jobs.settle_parent(connection, self.job.id)
+                notices.settle(transaction, self.job.id)
 
     def _hand_back(self) -> None:
         with self.parts.database.transaction() as transaction:
@@ -218,6 +221,7 @@ class _Slice:
             if row is not None and documents.mark_deleted(connection, document_id=row.id):
                 self._count("deleted")
                 audit_trail.removed(transaction, source.team_id, source.id, [row.id])
+                notices.deleted(transaction, source.team_id, [row.id])
                 self.parts.removal.enqueue(
                     transaction, source.team_id, document_id=row.id, version=row.version, parent_id=self.job.id
                 )

@@ -77,6 +77,10 @@ _batches = Counter("rag_embedder_batches", "Runs of the embedding model.", regis
 _texts = Counter("rag_embedder_texts", "Texts embedded.", registry=REGISTRY)
 _deaths = Counter("rag_parser_deaths", "Parser processes lost to a document.", ("reason",), registry=REGISTRY)
 
+_webhooks = Counter(
+    "rag_webhook_messages", "Messages sent to webhooks, by how that ended.", ("outcome",), registry=REGISTRY
+)
+
 _drift = Gauge(
     "rag_index_drift_chunks",
     "Chunks that the database and the vector store do not agree on, at the newest look.",
@@ -84,6 +88,19 @@ _drift = Gauge(
 )
 _compared = Gauge("rag_index_drift_compared", "Indexes compared at the newest look.", registry=REGISTRY)
 _looked = Gauge("rag_index_drift_look_timestamp_seconds", "When that look was.", registry=REGISTRY)
+
+_fingerprint = Gauge(
+    "rag_embedder_fingerprint_cosine",
+    "Likeness of what the embedding model makes of the probe texts to what it made of them first.",
+    registry=REGISTRY,
+)
+_fingerprint_at = Gauge(
+    "rag_embedder_fingerprint_look_timestamp_seconds", "When that was looked at.", registry=REGISTRY
+)
+_probe_runs = Counter("rag_probe_runs", "Runs of probes, by how they ended.", ("outcome",), registry=REGISTRY)
+_probe_failures = Counter(
+    "rag_probe_failures", "What runs of probes found to be wrong, by check.", ("check",), registry=REGISTRY
+)
 
 
 class Few:
@@ -159,7 +176,24 @@ def parser_died(reason: str) -> None:
     _deaths.labels(_codes(reason)).inc()
 
 
+def webhook_told(outcome: str) -> None:
+    """One attempt to deliver: "delivered", or the reason why not."""
+    _webhooks.labels(_codes(outcome)).inc()
+
+
 def index_compared(chunks_apart: int, indexes: int) -> None:
     _drift.set(chunks_apart)
     _compared.set(indexes)
     _looked.set_to_current_time()
+
+
+def fingerprint_compared(cosine: float) -> None:
+    _fingerprint.set(cosine)
+    _fingerprint_at.set_to_current_time()
+
+
+def probe_ran(failed: Sequence[str]) -> None:
+    """A probe has been run; `failed` are the checks, by names of ours, that it did not pass."""
+    _probe_runs.labels("failing" if failed else "ok").inc()
+    for check in failed:
+        _probe_failures.labels(check).inc()

@@ -22,7 +22,7 @@ __all__ = ["CONTENT_TYPE_LATEST", "Cached", "State", "exposition", "serving"]
 class State:
     """`jobs` by (kind, state), `oldest_s` the age of the oldest open job by kind, `failed` jobs by error code.
 
-    `documents` by status, `messages` waiting by queue.
+    `documents` by status, `messages` waiting by queue. `probes` by state, `alarms` by kind: how many are not well.
     """
 
     jobs: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -30,6 +30,8 @@ class State:
     failed: Mapping[str, int] = field(default_factory=dict)
     documents: Mapping[str, int] = field(default_factory=dict)
     messages: Mapping[str, int] = field(default_factory=dict)
+    probes: Mapping[str, int] = field(default_factory=dict)
+    alarms: Mapping[str, int] = field(default_factory=dict)
 
 
 class Cached:
@@ -88,6 +90,8 @@ def _families(state: State) -> Iterator[Metric]:
     yield _by(_gauge("rag_dead_letters", "Jobs given up, by the code of their error.", "reason"), state.failed)
     yield _by(_gauge("rag_documents", "Documents by status.", "status"), state.documents)
     yield _by(_gauge("rag_queue_messages", "Messages waiting for a worker.", "queue"), state.messages)
+    yield _by(_gauge("rag_probes", "Probes by state.", "state"), state.probes)
+    yield _by(_gauge("rag_alarms", "What is watched beside probes and is not well, by kind.", "kind"), state.alarms)
 
 
 def _gauge(name: str, help_text: str, *labels: str) -> GaugeMetricFamily:

@@ -21,6 +21,7 @@ from rag_service.db import Database, collections, jobs, ringing, sources
 from rag_service.db.sources import Source
 from rag_service.embedding.base import Embedder
 from rag_service.errors import ConfigError
+from rag_service.ingest import notices
 from rag_service.ingest.build_bell import BuildBell
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.catalogue import Catalogue
@@ -52,8 +53,10 @@ from rag_service.runtime.evaluating import make_judge
 from rag_service.runtime.indexes import Indexes, make_indexes
 from rag_service.runtime.observing import shared_state
 from rag_service.runtime.pipelines import Models, make_chunker, make_pipelines
+from rag_service.runtime.probing import Probing, make_probing
 from rag_service.runtime.readiness import Readiness
 from rag_service.runtime.secret_keys import make_vault
+from rag_service.runtime.telling import make_courier
 from rag_service.runtime.upkeep import Upkeep, make_upkeep
 from rag_service.runtime.variants import (
     Role,
@@ -67,6 +70,7 @@ from rag_service.runtime.variants import (
 from rag_service.settings import Settings
 from rag_service.types import IndexVersion, Queue
 from rag_service.vectors.base import VectorStore
+from rag_service.webhooks.courier import Courier
 
 Connect: TypeAlias = Callable[[str, Mapping[str, Any]], Connector | Discreet]
 
@@ -106,12 +110,14 @@ class Runtime:
     why_not: WhyNot
     traces: Traces
     drift: Drift
+    probing: Probing
     state: Cached
     retrieval_audit: RetrievalAudit
     credentials: Credentials
     connect: Connect
     upkeep: Upkeep
     indexes: Indexes
+    courier: Courier
     _locks: list[IO[str]] = field(default_factory=list)
 
     @property
@@ -140,6 +146,7 @@ class Runtime:
         if self.database.is_shared and (self.keeps_to_itself or self.settings.blobs_url is None):
             folder.check_shared(self.settings.data_dir, self.database)
         self.credentials.check_keys()
+        self.courier.secrets.check_keys()
         put_on_record(self.database, self.settings)
         self.catalogue.check_indexes()
         self.catalogue.make_indexes()
@@ -159,7 +166,7 @@ class Runtime:
                 jobs.release_all(transaction.connection)
             if not self.settings.redis_url:
                 ringing.forget_all(transaction.connection)
-            jobs.settle_parent(transaction.connection)
+            notices.settle(transaction)
             self.doorbell.send_all(ringing.fill(transaction.connection, self.doorbell.limits), transaction)
 
     def sweep(self) -> None:
@@ -167,13 +174,16 @@ class Runtime:
         with self.database.transaction() as transaction:
             for source in sources.take_due(transaction.connection):
                 self.syncer.start(transaction, source)
-            jobs.settle_parent(transaction.connection)
+            self.probing.prober.queue_due(transaction)
+            notices.settle(transaction)
             lost = ringing.lost(transaction.connection, silent_for_s=_RING_AGAIN_S, limit=_RING_AT_MOST)
             waiting = ringing.fill(transaction.connection, self.doorbell.limits)
             self.doorbell.send_all((*lost, *waiting), transaction)
+        self.courier.sweep()
         self.traces.forget_old()
         self.drift.look_if_due()
         self.indexes.builder.look_if_due()
+        self.probing.sweep()
 
     def admin_key(self) -> str:
         """The admin key: from the settings, or made once and kept in the data folder, readable by its owner only."""
@@ -189,13 +199,18 @@ class Runtime:
     def _readiness(self) -> Readiness:
         checks: dict[str, Callable[[], object]] = {
             "database": self.check_database,
-            "embedder": lambda: self.embedder.identity,
+            "embedder": self._check_embedder,
             "vectors": self._touch_vectors,
             "blobs": self.blobs.check,
             "queue": lambda: check(self.broker),
             "indexes": self.catalogue.check_indexes,
         }
         return Readiness(checks)
+
+    def _check_embedder(self) -> None:
+        """Raises ConfigError when it cannot be had, or no longer gives the vectors that it gave."""
+        _ = self.embedder.identity
+        self.probing.fingerprints.check()
 
     def _touch_vectors(self) -> None:
         with self.database.read() as connection:
@@ -221,6 +236,7 @@ class Runtime:
         self.progress.close()
         self.traces.close()
         self.retrieval_audit.close()
+        self.probing.close()
         self.vectors.close()
         self.database.close()
         while self._locks:
@@ -231,28 +247,28 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     """Wire the service. Opens nothing yet and loads no model. Raises ConfigError for a mix that cannot work."""
     refuse_impossible(settings, role)
     database = Database(settings.sql_url, settings.database_pool)
-    blobs = traced(make_blobs(settings), "blobs", "put", "get", "delete")
-    vectors = traced(make_vectors(settings), "vectors", "upsert", "delete", "update", "set_lexical", "search")
+    blobs, vectors = _stores(settings)
     embedder = make_embedder(settings)
     broker = make_broker(settings.redis_url, list(Queue))
     sandbox = _sandbox(settings)
-    models = Models(settings, embedder)
-    pipelines = make_pipelines(settings, models)
+    pipelines = make_pipelines(settings, models := Models(settings, embedder))
     doorbell = _doorbell(settings, database, broker)
     stopping = threading.Event()
     credentials = Credentials(database, make_vault(settings, alone=settings.qdrant_url is None))
+    courier = make_courier(settings, credentials, doorbell, stopping)
     connect = partial(make_connector, settings.source_root)
     intake = Intake(database, blobs, doorbell)
     removal = Removal(database, blobs, vectors, doorbell)
     syncer = Syncer(database, intake, removal, _opener(credentials, connect), doorbell, stopping)
-    progress = ProgressBoard(database)
-    calibration = Calibration(database, vectors, pipelines, doorbell)
+    progress, calibration = ProgressBoard(database), Calibration(database, vectors, pipelines, doorbell)
     bell = BuildBell(doorbell)
     indexer = Indexer(database, blobs, vectors, sandbox.parse, pipelines, progress, calibration, bell.written)
     retriever = _retriever(settings, database, vectors, pipelines, blobs)
     indexes = _indexes(settings, indexer, bell, retriever, stopping)
-    builder, reindex = indexes.builder, _reindex(settings, indexer, syncer)
+    probing = make_probing(settings, database, retriever, doorbell, role=role, pipelines=pipelines, default=embedder)
     leases = Leases(database, settings.lease_s)
+    work = indexer, syncer, removal, calibration, indexes.builder, _reindex(settings, indexer, syncer)
+    runner = Runner(database, leases, *work, doorbell, courier.run, probing.prober.run, stopping, _worker())
     return Runtime(
         settings=settings,
         database=database,
@@ -272,27 +288,26 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         syncer=syncer,
         indexer=indexer,
         calibration=calibration,
-        runner=Runner(
-            database, leases, indexer, syncer, removal, calibration, builder, reindex, doorbell, stopping, _worker()
-        ),
+        runner=runner,
         dead_letters=DeadLetters(database),
         retriever=retriever,
         why_not=WhyNot(database, vectors, retriever),
         drift=Drift(database, vectors),
+        probing=probing,
         state=shared_state(database, broker),
         traces=_traces(settings, database),
         retrieval_audit=RetrievalAudit(database, enabled=settings.retrieval_audit),
         credentials=credentials,
         connect=connect,
         upkeep=make_upkeep(settings, Backup(database, blobs, vectors), intake, removal, doorbell),
+        courier=courier,
         indexes=indexes,
     )
 
 
-def _sandbox(settings: Settings) -> ParserSandbox:
-    return ParserSandbox(
-        settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes, scratch=_scratch(settings)
-    )
+def _stores(settings: Settings) -> tuple[BlobStore, VectorStore]:
+    blobs = traced(make_blobs(settings), "blobs", "put", "get", "delete")
+    return blobs, traced(make_vectors(settings), "vectors", "upsert", "delete", "update", "set_lexical", "search")
 
 
 def _doorbell(settings: Settings, database: Database, broker: Broker) -> Doorbell:
@@ -342,6 +357,11 @@ def _reindex(settings: Settings, indexer: Indexer, syncer: Syncer) -> Reindex:
 
 def _worker() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _sandbox(settings: Settings) -> ParserSandbox:
+    limits = settings.parser_timeout_s, settings.parser_memory_bytes, settings.parser_processes
+    return ParserSandbox(*limits, scratch=_scratch(settings))
 
 
 def _scratch(settings: Settings) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
-from rag_service.db import Database, census
+from rag_service.db import Database, alarms, census, probes
 from rag_service.errors import RetryableError
 from rag_service.observe import logs, spans
 from rag_service.observe.state import Cached, State, serving
@@ -49,7 +49,8 @@ def shared_state(database: Database, broker: Broker) -> Cached:
             jobs, oldest = census.jobs_by_kind(connection)
             failed = census.failed_jobs_by_code(connection)
             documents = census.documents_by_status(connection)
-        return State(jobs, oldest, failed, documents, _waiting(broker))
+            watched = probes.count_by_state(connection), alarms.failing_by_kind(connection)
+        return State(jobs, oldest, failed, documents, _waiting(broker), *watched)
 
     return Cached(read, _CACHED_S)
 

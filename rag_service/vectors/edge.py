@@ -116,8 +116,8 @@ class EdgeVectorStore:
         return self._shard(index).count()
 
     def disk_bytes(self, index: str) -> int | None:
-        folder = self._folder(index)
-        return sum(_size(path) for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0
+        # Folders and files come and go while it is written to or dropped: what is not there takes nothing.
+        return sum(_size(Path(at) / name) for at, _, names in os.walk(self._folder(index)) for name in names)
 
     def search(self, index: str, request: SearchRequest, scope: AccessScope) -> list[Candidate]:
         return search(request, scope, self._shard(index).run)
@@ -172,7 +172,7 @@ def _size(path: Path) -> int:
     """On disk: the store makes its files large at once, and most of them holes."""
     try:
         return path.stat().st_blocks * 512
-    except FileNotFoundError:  # files come and go while it is written to
+    except FileNotFoundError:
         return 0
 
 

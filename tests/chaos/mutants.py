@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,11 +10,11 @@ from typing import Any
 import pytest
 from sqlalchemy import true
 
-from rag_service.db import chunks, documents, jobs
+from rag_service.db import Database, Transaction, chunks, documents, jobs
 from rag_service.db.documents import Document
 from rag_service.db.jobs import Job
 from rag_service.db.tables import jobs as job_table
-from rag_service.ingest import indexer
+from rag_service.ingest import build, notices
 from rag_service.ingest.removal import Removal
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -21,18 +22,18 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 def random_chunk_ids(patch: pytest.MonkeyPatch) -> None:
     """What a killed worker had written is never written over."""
-    patch.setattr(indexer, "chunk_id", lambda *_place: str(uuid.uuid4()))
+    patch.setattr(build, "chunk_id", lambda *_place: str(uuid.uuid4()))
 
 
 def careless_commit(patch: pytest.MonkeyPatch) -> None:
     """The indexer commits whatever has happened to the document since it looked."""
-    change = documents.change
+    take = build.Build._take
 
-    def careless(connection: Any, document: Document, *rest: Any) -> Any:
+    def careless(self: build.Build, connection: Any, document: Document, *rest: Any) -> Any:
         now = documents.load(connection, document.id)
-        return change(connection, document if now is None else now, *rest)
+        return take(self, connection, document if now is None else now, *rest)
 
-    patch.setattr(chunks, "change", careless)
+    patch.setattr(build.Build, "_take", careless)
 
 
 def blind_removal(patch: pytest.MonkeyPatch) -> None:
@@ -62,6 +63,37 @@ def no_second_look(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(chunks, "confirm", unconfirmed)
 
 
+def told_after_the_commit(patch: pytest.MonkeyPatch) -> None:
+    """Events are written by themselves, a moment after what they tell of has been committed."""
+    emit_all = notices.emit_all
+
+    def late(transaction: Transaction, event_type: str, team_id: str, each: Callable[[], Any]) -> None:
+        told = [dict(one) for one in each()]
+
+        def write() -> None:
+            with DATABASES[0].transaction() as own:
+                emit_all(own, event_type, team_id, lambda: told)
+
+        transaction.on_commit(lambda: threading.Timer(5.0, write).start())
+
+    def remembering(self: Database, *arguments: Any) -> None:
+        made(self, *arguments)
+        DATABASES.append(self)
+
+    made = Database.__init__
+    patch.setattr(Database, "__init__", remembering)
+    patch.setattr(notices, "emit_all", late)
+
+
+DATABASES: list[Database] = []
 MUTANTS: Mapping[str, Break] = {
-    made.__name__: made for made in (random_chunk_ids, careless_commit, blind_removal, no_fence, no_second_look)
+    made.__name__: made
+    for made in (
+        random_chunk_ids,
+        careless_commit,
+        blind_removal,
+        no_fence,
+        no_second_look,
+        told_after_the_commit,
+    )
 }

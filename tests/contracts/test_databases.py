@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -14,11 +17,25 @@ from sqlalchemy import text
 
 from connectors.base import Acl
 from rag_service.access import tokens_of
-from rag_service.db import Database, documents, installation, jobs, ringing, sources, teams
+from rag_service.db import (
+    Database,
+    alarms,
+    answers,
+    collections,
+    documents,
+    fingerprints,
+    installation,
+    jobs,
+    probes,
+    ringing,
+    sources,
+    teams,
+)
+from rag_service.db.probes import Run
 from rag_service.db.ringing import Bell, Limits
 from rag_service.db.tables import metadata
 from rag_service.errors import ConfigError, Conflict, InvalidRequest, RetryableError
-from rag_service.types import JobKind, JobState, Queue
+from rag_service.types import EmbedderIdentity, JobKind, JobState, ProbeState, Queue, utc_now
 from tests.distributed.servers import PostgresServer, postgres_server
 
 FEW = Limits(jobs=4, syncs=1)
@@ -151,6 +168,87 @@ def test_a_due_source_is_taken_by_one_scheduler_only(database: Database) -> None
 
     assert at_once(*[sweep] * 4) == []
     assert len(taken) == 1
+
+
+def test_a_due_probe_is_taken_by_one_scheduler_only(database: Database) -> None:
+    with database.transaction() as transaction:
+        place = collections.create(transaction.connection, "red", "c", description="", language="auto")
+        expect: dict[str, Any] = {"question": {"query": "q"}, "expect": {"nothing": True}, "every_s": 60}
+        made = probes.create(transaction.connection, team_id="red", collection_id=place.id, name="p", **expect)
+    taken: list[object] = []
+
+    def sweep() -> None:
+        with database.transaction() as transaction:
+            taken.extend(probes.take_due(transaction.connection))
+
+    assert at_once(*[sweep] * 4) == []
+    assert taken == [made]
+
+
+def test_results_of_a_probe_that_come_at_once_change_its_state_once(database: Database) -> None:
+    with database.transaction() as transaction:
+        place = collections.create(transaction.connection, "red", "c", description="", language="auto")
+        expect: dict[str, Any] = {"question": {"query": "q"}, "expect": {"nothing": True}, "every_s": 60}
+        made = probes.create(transaction.connection, team_id="red", collection_id=place.id, name="p", **expect)
+    before: list[str] = []
+
+    def record(number: int) -> None:
+        run = Run(f"prn_{number}", made.id, False, 0.5, [{"document_id": "d", "score": 0.1}], [], 1.0, None, utc_now())
+        with database.transaction() as transaction:
+            former = probes.record(transaction.connection, run, keep=3)
+            assert former is not None
+            before.append(former.state)
+
+    assert at_once(*(lambda n=n: record(n) for n in range(4))) == []
+    assert sorted(before) == ["failing", "failing", "failing", "unknown"]
+    with database.read() as connection:
+        assert len(probes.runs(connection, made.id, limit=10, after=None).data) == 3
+        assert probes.count_by_state(connection) == {"unknown": 0, "ok": 0, "failing": 1, "paused": 0}
+
+
+def test_answers_that_are_counted_at_once_are_all_counted(database: Database) -> None:
+    hour = answers.hour_of(utc_now())
+
+    def count() -> None:
+        for _ in range(5):
+            with database.transaction() as transaction:
+                answers.add(transaction.connection, {("idx", hour, 3): 2, ("idx", hour, answers.EMPTY): 1})
+
+    assert at_once(*[count] * 4) == []
+    day = timedelta(days=1)
+    with database.read() as connection:
+        newest, reference = answers.windows(connection, utc_now(), day, day)["idx"]
+    assert (newest.answers, newest.empty, newest.scores[3], reference.answers) == (60, 20, 40, 0)
+
+
+def test_an_alarm_is_news_to_one_process_only_and_that_all_is_well_is_none_at_first(database: Database) -> None:
+    def settle(state: ProbeState, subject: str = "s") -> bool:
+        with database.transaction() as transaction:
+            return alarms.settle(transaction.connection, subject, state, kind="scores", detail={"measured": 0.3})
+
+    assert settle(ProbeState.OK, "well") is False
+    for state in (ProbeState.FAILING, ProbeState.OK, ProbeState.FAILING):
+        news: list[bool] = []
+        assert at_once(*[lambda s=state, n=news: n.append(settle(s))] * 4) == []
+        assert sorted(news) == [False, False, False, True]
+    with database.read() as connection:
+        assert alarms.failing_by_kind(connection) == {"scores": 1}
+
+
+def test_the_first_fingerprint_of_a_model_is_kept_and_comes_back_bit_for_bit(database: Database) -> None:
+    model, vectors = EmbedderIdentity("m", "r", 3), np.random.default_rng(1).random((4, 20, 3), dtype=np.float32)
+
+    def keep(number: int) -> None:
+        with database.transaction() as transaction:
+            fingerprints.keep_first(transaction.connection, model, "python", "t", vectors[number])
+
+    assert at_once(*(lambda n=n: keep(n) for n in range(4))) == []
+    with database.read() as connection:
+        (kept,) = fingerprints.of(connection, model, "t").values()
+    assert any(np.array_equal(kept.vectors, one) for one in vectors)
+    with database.transaction() as transaction:
+        fingerprints.replace(transaction.connection, model, "torch", "t", vectors[0])
+        assert list(fingerprints.of(transaction.connection, model, "t")) == ["torch"]
 
 
 def test_the_same_document_from_two_writers_is_one(database: Database) -> None:

@@ -109,8 +109,15 @@ def test_a_build_takes_in_every_document_and_answers_nobody(service: Service, fi
     assert ready["sizes"]["chunks"] == before["sizes"]["chunks"] == ready["progress"]["chunks_done"]
     assert ready["sizes"]["bytes"] > 0
     assert ready["progress"] | {"rate": 0} == {
-        **{"total": DOCUMENTS, "done": DOCUMENTS, "failed": 0, "behind": 0, "rate": 0, "eta_s": 0.0, "failures": []},
-        **{"chunks_total": before["sizes"]["chunks"], "chunks_done": before["sizes"]["chunks"]},
+        "total": DOCUMENTS,
+        "done": DOCUMENTS,
+        "failed": 0,
+        "behind": 0,
+        "rate": 0,
+        "eta_s": 0.0,
+        "failures": [],
+        "chunks_total": before["sizes"]["chunks"],
+        "chunks_done": before["sizes"]["chunks"],
     }
     assert faults(service, filled, made["id"]) == []
     assert answering(filled, "anchor bakery") == {before["id"]}

@@ -25,9 +25,11 @@ from tests.conftest import Service, Started, Team, settings_for
 
 VERSIONS = "/v1/admin/index-versions"
 # Routes that concern all teams.
-OF_THE_SERVICE = {"create_backup", "reconcile"}
+OF_THE_SERVICE = {"create_backup", "reconcile", "accept_fingerprint"}
 # Routes that are asked by POST and change nothing.
-READING = {"retrieve", "why_not", "replay_query", "validate_source"}
+READING = {"retrieve", "why_not", "replay_query", "validate_source", "test_webhook"}
+# What is said of an answer is its own record of who said it.
+READING |= {"give_feedback"}
 
 
 @dataclass
@@ -52,9 +54,24 @@ class Place:
     def query_set(self) -> str:
         return str(self.team.manager.post("/v1/query-sets", json={"name": fresh("set")}).json()["id"])
 
+    def webhook(self) -> str:
+        body = {"url": "https://hooks.example/hook", "events": ["probe.failed"]}
+        return str(self.team.manager.post("/v1/webhooks", json=body).json()["id"])
+
+    def feedback(self) -> str:
+        query = self.team.manager.post("/v1/retrieve", json={"query": "x"}).json()["query_id"]
+        said = self.team.manager.post("/v1/feedback", json={"query_id": query, "rating": "like"})
+        return str(said.json()["id"])
+
     def key(self) -> str:
         body = {"name": "k", "scopes": ["query"]}
         return str(self.team.manager.post(f"/v1/teams/{self.team.id}/keys", json=body).json()["id"])
+
+    def probe(self) -> str:
+        return str(self.team.manager.post("/v1/probes", json={"name": fresh("p"), **EXPECTS_NOTHING}).json()["id"])
+
+
+EXPECTS_NOTHING: dict[str, Any] = {"query": "q", "expect": {"nothing": True}}
 
 
 def fresh(prefix: str) -> str:
@@ -192,6 +209,26 @@ WRITING: dict[str, tuple[str, Ask]] = {
         lambda at, client: client.post(f"{VERSIONS}/{_promoted(at)}:rollback"),
     ),
     "cancel_job": ("job.canceled", lambda at, client: client.post(f"/v1/jobs/{_job(at)}/cancel")),
+    "delete_feedback": ("feedback.deleted", lambda at, client: client.delete(f"/v1/feedback/{at.feedback()}")),
+    "create_webhook": (
+        "webhook.created",
+        lambda _, client: client.post(
+            "/v1/webhooks", json={"url": "https://hooks.example", "events": ["probe.failed"]}
+        ),
+    ),
+    "update_webhook": (
+        "webhook.changed",
+        lambda at, client: client.patch(f"/v1/webhooks/{at.webhook()}", json={"enabled": False}),
+    ),
+    "delete_webhook": ("webhook.deleted", lambda at, client: client.delete(f"/v1/webhooks/{at.webhook()}")),
+    "rotate_webhook_secret": (
+        "webhook.secret_rotated",
+        lambda at, client: client.post(f"/v1/webhooks/{at.webhook()}:rotate"),
+    ),
+    "recover_webhook": (
+        "webhook.replayed",
+        lambda at, client: client.post(f"/v1/webhooks/{at.webhook()}:recover", json={"since": "2026-01-31T12:00:00Z"}),
+    ),
     "retry_dead_letters": (
         "dead_letter.retried",
         lambda at, client: client.post("/v1/admin/dead-letters:retry", json={"ids": [_letter(at)]}),
@@ -200,7 +237,29 @@ WRITING: dict[str, tuple[str, Ask]] = {
         "dead_letter.discarded",
         lambda at, client: client.post("/v1/admin/dead-letters:discard", json={"ids": [_letter(at)]}),
     ),
+    "create_probe": (
+        "probe.created",
+        lambda _, client: client.post("/v1/probes", json={"name": fresh("p"), **EXPECTS_NOTHING}),
+    ),
+    "update_probe": (
+        "probe.changed",
+        lambda at, client: client.patch(f"/v1/probes/{at.probe()}", json={"every_s": 60}),
+    ),
+    "delete_probe": ("probe.deleted", lambda at, client: client.delete(f"/v1/probes/{at.probe()}")),
+    "run_probe": ("probe.run_requested", lambda at, client: client.post(f"/v1/probes/{at.probe()}/run")),
+    "pause_probe": ("probe.paused", lambda at, client: client.post(f"/v1/probes/{at.probe()}/pause")),
+    "resume_probe": ("probe.resumed", lambda at, client: client.post(f"/v1/probes/{_paused_probe(at)}/resume")),
+    "accept_fingerprint": (
+        "fingerprint.accepted",
+        lambda _, client: client.post("/v1/admin/fingerprints:accept", json={"model": "hashing"}),
+    ),
 }
+
+
+def _paused_probe(at: Place) -> str:
+    probe_id = at.probe()
+    at.team.manager.post(f"/v1/probes/{probe_id}/pause")
+    return probe_id
 
 
 def _job(at: Place) -> str:

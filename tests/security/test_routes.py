@@ -72,6 +72,20 @@ OPENS_TO: dict[str, set[str]] = {
     "why_not": _QUERY,
     "get_query": _QUERY,
     "replay_query": _QUERY,
+    "give_feedback": _QUERY,
+    "list_feedback": _MANAGE,
+    "summarise_feedback": _MANAGE,
+    "export_feedback": _MANAGE,
+    "delete_feedback": _MANAGE,
+    "create_webhook": _MANAGE,
+    "list_webhooks": _MANAGE,
+    "get_webhook": _MANAGE,
+    "update_webhook": _MANAGE,
+    "delete_webhook": _MANAGE,
+    "rotate_webhook_secret": _MANAGE,
+    "test_webhook": _MANAGE,
+    "list_webhook_deliveries": _MANAGE,
+    "recover_webhook": _MANAGE,
     "list_dead_letters": set(),
     "retry_dead_letters": set(),
     "discard_dead_letters": set(),
@@ -101,6 +115,18 @@ OPENS_TO: dict[str, set[str]] = {
     "replace_labelled_queries": _MANAGE,
     "import_query_set": _MANAGE,
     "export_query_set": _MANAGE,
+    "create_probe": _MANAGE,
+    "list_probes": _MANAGE,
+    "get_probe": _MANAGE,
+    "update_probe": _MANAGE,
+    "delete_probe": _MANAGE,
+    "run_probe": _MANAGE,
+    "pause_probe": _MANAGE,
+    "resume_probe": _MANAGE,
+    "list_probe_runs": _MANAGE,
+    "get_collection_health": _MANAGE,
+    "list_fingerprints": set(),
+    "accept_fingerprint": set(),
 }
 
 # A body that each route takes, for those that need one.
@@ -113,6 +139,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "update_source": {"schedule_s": 60},
     "sync_source": {},
     "replay_query": {"query": "plans"},
+    "give_feedback": {"query_id": "q_of_nobody", "rating": "like"},
+    "update_webhook": {"description": "d"},
+    "recover_webhook": {"since": "2026-01-31T12:00:00Z"},
     "retry_dead_letters": {"ids": ["job_of_nobody"]},
     "discard_dead_letters": {"ids": ["job_of_nobody"]},
     "create_index_version": {"collection": "collection-of-nobody"},
@@ -125,6 +154,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "update_query_set": {"description": "d"},
     "add_labelled_queries": {"queries": []},
     "replace_labelled_queries": {"queries": []},
+    "update_probe": {"every_s": 60},
+    "accept_fingerprint": {"model": "-"},
 }
 
 # Ids that stand elsewhere than in the path: (route, where, name), and what of another team is put there.
@@ -137,6 +168,18 @@ ELSEWHERE: list[tuple[str, str, str, str]] = [
     ("create_query_set", "body", "collection", "collection"),
     ("create_document", "body", "collection", "collection"),
     ("create_source", "body", "collection", "collection"),
+    ("list_probes", "query", "collection", "collection"),
+    ("create_probe", "body", "collection", "collection"),
+    ("create_probe", "body", "expect", "source_id"),
+    ("list_feedback", "query", "query_id", "query_id"),
+    ("list_feedback", "query", "collection", "collection"),
+    ("list_feedback", "query", "source", "source_id"),
+    ("list_feedback", "query", "document", "document_id"),
+    ("summarise_feedback", "query", "source", "source_id"),
+    ("give_feedback", "body", "query_id", "query_id"),
+    ("give_feedback", "body", "chunk_id", "document_id"),
+    ("give_feedback", "body", "document_id", "document_id"),
+    ("give_feedback", "body", "expected_document_id", "document_id"),
     ("retrieve", "body", "collections", "collection"),
     ("retrieve", "body", "filter", "source_id"),
     ("why_not", "body", "document_id", "document_id"),
@@ -204,10 +247,15 @@ def own_everything(service: Service, folder: Path, collection: str) -> Owned:
     query = team.manager.post("/v1/retrieve", json={"query": "plans", "collections": [collection]}).json()["query_id"]
     about = {"name": "theirs", "collection": collection, "queries": [{"query": "plans", "expect_nothing": True}]}
     query_set = team.manager.post("/v1/query-sets", json=about).json()["id"]
+    index = team.manager.get(f"/v1/collections/{collection}").json()["index_version"]
+    wanted = {"name": "p", "query": "plans", "collection": collection, "expect": {"documents": [document["id"]]}}
+    probe = team.manager.post("/v1/probes", json=wanted).json()["id"]
+    said = team.manager.post("/v1/feedback", json={"query_id": query, "rating": "like"}).json()["id"]
+    hook = {"url": "https://hooks.example/hook", "events": ["probe.failed"]}
+    webhook = team.manager.post("/v1/webhooks", json=hook).json()["id"]
     ids = {"team_id": team.id, "key_id": key, "collection": collection, "source_id": source, "query_id": query}
-    ids["query_set"] = query_set
-    made = team.manager.get(f"/v1/collections/{collection}").json()
-    ids["index_version"] = made["index_version"]
+    ids |= {"query_set": query_set, "index_version": index}
+    ids |= {"feedback_id": said, "webhook_id": webhook, "probe_id": probe}
     return Owned(team, {**ids, "document_id": document["id"], "job_id": document["job_id"]})
 
 
@@ -333,13 +381,16 @@ def test_ids_of_another_team_tell_nothing_in_queries_and_bodies_either(
     def call(client: TestClient, value: str) -> Response:
         if where == "query":
             return operations[operation_id].call(client, {}, params={name: value})
-        placed: Any = {"collections": [value], "filter": {"source": value}}.get(name, value)
+        expected = {"max_age_s": 60, "source": value}
+        placed: Any = {"collections": [value], "filter": {"source": value}, "expect": expected}.get(name, value)
         body = {
             "create_query_set": {"name": "n"},
             "create_document": {"text": "x"},
             "create_source": {"name": "n", "type": "files", "config": {"root": "/nowhere"}},
             "create_index_version": {},
+            "create_probe": {"name": "n", "query": "plans", "expect": {"nothing": True}},
             "retrieve": {"query": "plans"},
+            "give_feedback": {"query_id": intruder.ids["query_id"], "rating": "like"},
             "why_not": {"query": "plans"} if name.endswith("_id") else {"query": "plans", "external_id": "x"},
         }[operation_id]
         return operations[operation_id].call(client, {}, json={**body, name: placed})
@@ -360,6 +411,10 @@ def test_what_a_team_owns_is_untouched_by_all_that(victim: Owned) -> None:
     assert team.document(ids["document_id"])["acl"]["public"] is True
     assert team.manager.get(f"/v1/sources/{ids['source_id']}").json()["paused"] is False
     assert team.manager.get(f"/v1/jobs/{ids['job_id']}").json()["state"] == "succeeded"
+    assert team.manager.get(f"/v1/probes/{ids['probe_id']}").json()["every_s"] == 3600
+    assert [one["id"] for one in team.manager.get("/v1/feedback").json()["data"]] == [ids["feedback_id"]]
+    webhook = team.manager.get(f"/v1/webhooks/{ids['webhook_id']}").json()
+    assert (webhook["enabled"], webhook["secrets"], webhook["description"]) == (True, 1, "")
     keys = team.manager.get(f"/v1/teams/{team.id}/keys").json()["data"]
     assert next(key for key in keys if key["id"] == ids["key_id"])["revoked_at"] is None
 

@@ -36,6 +36,9 @@ class Upstream(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if "webhook-id" in self.headers:
+            self._answer(500, {"error": f"bad signature {self.headers['webhook-signature']}"})
+            return
         texts = body.get("input") or [body.get("query", ""), *body.get("documents", ())]
         if any("embargo" in text for text in texts):
             self._answer(418, {"error": f"not for {self.headers['Authorization']}"})
@@ -125,7 +128,9 @@ class Run:
             "RAG_RETRIEVAL_AUDIT": "true",
             "RAG_TRACE_CONTENT": "true",
             "RAG_SWEEP_S": "0.5",
+            "RAG_WEBHOOK_PRIVATE_ADDRESSES": "true",
         }
+        self.upstream = upstream
         command = [sys.executable, "-m", "tests.security.launch_guarded", *(["--leak", leak] if leak else [])]
         self.command = [*command, "serve", "--port", str(self.port)]
 
@@ -145,14 +150,14 @@ class Run:
                 process.wait(timeout=60)
 
     def ask(self, method: str, path: str, key: str | None = None, **request: Any) -> httpx.Response:
-        """Speaks with the admin key unless another is given. Every answer but that which makes a key is kept."""
+        """Speaks with the admin key unless another is given. Every answer but those that show a secret is kept."""
         secret = self.settings["RAG_ADMIN_KEY"] if key is None else key
         headers = {"Authorization": f"Bearer {secret}", **request.pop("headers", {})}
         if key is None and path != "/v1/teams":
             headers["X-Rag-Team"] = "acme"
         url = f"http://127.0.0.1:{self.port}{path}"
         answer = self.http.request(method, url, headers=headers, **request)
-        if not (method == "POST" and path.endswith("/keys")):
+        if not (method == "POST" and path.endswith(("/keys", "/webhooks", ":rotate"))):
             self.answers.append(f"{answer.headers} {answer.text}")
         return answer
 
@@ -204,12 +209,29 @@ def work(run: Run) -> None:
     run.ask("POST", "/v1/retrieve", canaries.new("guessed key"), json={"query": "x"})
     run.ask("POST", "/v1/retrieve", keys["query"], headers={"X-Signature": canaries.new("signature of a webhook")})
     run.ask("DELETE", "/v1/documents/doc_x", keys["query"])
+    work_of_webhooks(run)
     listed = run.ask("GET", "/v1/teams/acme/keys").json()["data"]
     revoked = next(key["id"] for key in listed if key["name"] == "ingest")
     run.ask("DELETE", f"/v1/teams/acme/keys/{revoked}")
     run.ask("POST", "/v1/documents", keys["ingest"], json={"text": "Too late."})
     for path in ("/openapi.json", "/metrics", "/readyz", "/v1/admin/audit", "/v1/jobs", "/v1/documents", "/v1/nowhere"):
         run.ask("GET", path)
+
+
+def work_of_webhooks(run: Run) -> None:
+    """One that refuses whatever it is told, while its secret is replaced."""
+    body = {"url": f"{run.upstream}/hook", "events": ["document.ready", "sync.finished"]}
+    made = run.ask("POST", "/v1/webhooks", json=body).json()
+    path = f"/v1/webhooks/{made['id']}"
+    run.canaries.add("webhook secret", made["secret"])
+    run.canaries.add("webhook secret without its prefix", made["secret"].removeprefix("whsec_"))
+    run.canaries.add("second webhook secret", run.ask("POST", f"{path}:rotate").json()["secret"])
+    job = run.ask("POST", "/v1/documents", json={"text": "Parsnips grow."}).json()["job_id"]
+    run.wait_for_job(job)
+    run._wait(lambda: any(one["attempts"] for one in run.ask("GET", f"{path}/deliveries").json()["data"]))
+    run.ask("POST", "/v1/webhooks", json={**body, "secret": run.canaries.new("secret of the caller's own")})
+    for method, address in (("POST", f"{path}:test"), ("GET", path), ("GET", "/v1/webhooks")):
+        run.ask(method, address)
 
 
 def work_of_sources(run: Run) -> None:
@@ -273,6 +295,7 @@ def test_no_canary_is_found_after_real_work(run: Run) -> None:
     assert len(run.canaries.by_name) >= 20
     answers = "\n".join(run.answers)
     # The work was real: things were found, refused, failed and told about.
+    assert '"reason":"refused"' in answers
     for proof in ("Turnips grow", '"state":"failed"', "***", "request.refused", "credentials_required", "No valid key"):
         assert proof in answers, proof
     log = run.log.read_text()

@@ -63,6 +63,16 @@ def test_a_run_of_a_job_is_counted_by_outcome_and_its_failure_by_code() -> None:
     assert value("rag_ingest_stage_seconds_sum", stage="parse") >= 1.4
 
 
+def test_a_run_of_a_probe_is_counted_and_each_check_that_it_did_not_pass() -> None:
+    before = value("rag_probe_runs_total", outcome="failing"), value("rag_probe_runs_total", outcome="ok")
+    team = value("rag_probe_failures_total", check="team")
+    metrics.probe_ran(["team", "recall"])
+    metrics.probe_ran([])
+    assert value("rag_probe_runs_total", outcome="failing") == before[0] + 1
+    assert value("rag_probe_runs_total", outcome="ok") == before[1] + 1
+    assert value("rag_probe_failures_total", check="team") == team + 1
+
+
 def test_the_build_and_the_process_are_described() -> None:
     named = {name for name, _ in samples()}
     assert {"rag_build_info", "process_resident_memory_bytes", "process_open_fds"} <= named
@@ -101,6 +111,8 @@ STATE = State(
     failed={"unauthorized": 1},
     documents={"ready": 7},
     messages={"rag": 3},
+    probes={"failing": 2, "ok": 5},
+    alarms={"scores": 1},
 )
 
 
@@ -114,6 +126,8 @@ def test_shared_state_is_told_as_gauges() -> None:
     assert value("rag_dead_letters", read, reason="unauthorized") == 1
     assert value("rag_documents", read, status="ready") == 7
     assert value("rag_queue_messages", read, queue="rag") == 3
+    assert value("rag_probes", read, state="failing") == 2
+    assert value("rag_alarms", read, kind="scores") == 1
 
 
 def test_a_database_that_is_down_takes_none_of_the_processs_own_numbers_away() -> None:

@@ -1,0 +1,1 @@
+"""Telling the world outside of events: signed, at least once, to public addresses only."""
