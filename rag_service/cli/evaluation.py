@@ -107,6 +107,29 @@ def import_set(
     session.output.show(f"{made['name']}: {made['query_count']} queries about {made['collection']}.")
 
 
+@commands.command("from-feedback")
+@connected
+def set_from_feedback(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new query set.")],
+    *,
+    collection: Collection = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Feedback since then, as 2026-01-31T12:00:00Z.")
+    ] = None,
+    min_likes: Annotated[
+        int, typer.Option("--min-likes", metavar="N", min=1, help="How many more likes than dislikes.")
+    ] = 1,
+    signals: Annotated[bool, typer.Option("--signals", help="Take what was copied or clicked, too.")] = False,
+) -> None:
+    """Make a query set of what people said of answers."""
+    wanted = {"name": name, "collection": collection, "since": since, "min_likes": min_likes, "signals": signals}
+    given = {field: value for field, value in wanted.items() if value is not None}
+    made = session.service.post(f"{PATH}:from-feedback", given)
+    session.output.data(made)
+    session.output.show(f"{made['name']}: {made['query_count']} queries about {made['collection']}.")
+
+
 @commands.command("export")
 @connected
 def export_set(

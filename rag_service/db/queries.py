@@ -94,10 +94,21 @@ def _asker(row: Row[Any]) -> Person | None:
     """
     if row.as_user is not None:
         return Person(row.as_user.get("user"), tuple(row.as_user.get("groups") or ()))
+    return None if row.key_id is None else _of_key(row)
+
+
+def askers(connection: Connection, team_id: str) -> dict[str, Person | None]:
+    """As whom each key of the team asks by itself, by its id; "" is an admin key. None reads the whole team."""
+    rows = connection.execute(
+        select(keys.c.id, keys.c.user, keys.c.groups, keys.c.scopes).where(keys.c.team_id == team_id)
+    )
+    return {"": None, **{row.id: _of_key(row) for row in rows}}
+
+
+def _of_key(row: Any) -> Person | None:
     if row.user is not None or row.groups is not None:
         return Person(row.user, tuple(row.groups or ()))
-    manages = row.key_id is None or not _MANAGING.isdisjoint(row.scopes or ())
-    return None if manages else Person()
+    return None if _MANAGING.intersection(row.scopes or ()) else Person()
 
 
 def beyond(connection: Connection, limit: int) -> str | None:

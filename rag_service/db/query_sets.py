@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from rag_service.db.judged import labelled_queries, query_sets
 from rag_service.db.pages import Page, fetch_page
-from rag_service.db.tables import collections, labelled_queries, query_sets
+from rag_service.db.tables import collections, documents
 from rag_service.errors import Conflict, InvalidRequest, LimitExceeded, NotFound
 from rag_service.types import LabelledQuery, new_id, utc_now
 
@@ -143,6 +144,17 @@ def query_page(connection: Connection, query_set: QuerySet, *, limit: int, after
     rows = connection.execute(query.limit(limit + 1)).all()
     shown = rows[:limit]
     return Page([_query(row) for row in shown], str(shown[-1].position) if len(rows) > limit else None)
+
+
+def present(connection: Connection, collection_id: str, document_ids: Collection[str]) -> set[str]:
+    """Those of the documents that the collection has, and that were not deleted."""
+    here = documents.c.collection_id == collection_id, documents.c.deleted_at.is_(None)
+    ids = sorted(document_ids)
+    found: set[str] = set()
+    for start in range(0, len(ids), _AT_ONCE):
+        some = documents.c.id.in_(ids[start : start + _AT_ONCE])
+        found |= set(connection.scalars(select(documents.c.id).where(some, *here)))
+    return found
 
 
 def _in_order(query_set: QuerySet) -> Any:

@@ -29,10 +29,14 @@ def write_beir(queries: Sequence[LabelledQuery]) -> dict[str, str]:
     """By path within the folder, the texts of its files."""
     lines = [json.dumps(_line(query), ensure_ascii=False) for query in queries]
     qrels = io.StringIO()
-    table = csv.writer(qrels, delimiter="\t", lineterminator="\n")
-    table.writerow(_HEADING)
+    plain = csv.writer(qrels, delimiter="\t", lineterminator="\n")
+    # By itself, the writer forgets to quote a carriage return.
+    quoted = csv.writer(qrels, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(_HEADING)
     for query in queries:
-        table.writerows((query.id, one.document_id or one.external_id, one.grade) for one in query.expected)
+        for one in query.expected:
+            row = (query.id, one.document_id or one.external_id or "", one.grade)
+            (quoted if any("\r" in name for name in row[:2]) else plain).writerow(row)
     return {QUERIES: "".join(f"{line}\n" for line in lines), QRELS: qrels.getvalue()}
 
 

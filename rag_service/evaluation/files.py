@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -20,7 +21,22 @@ MEDIA_TYPES: dict[Format, str] = {"zip": "application/zip", "tar.gz": "applicati
 # What is read of a packed file at most: some kilobytes can be packed gigabytes.
 LARGEST = 128 * 1024 * 1024
 _MOST_MEMBERS = 10_000
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _GZIP = 16 + zlib.MAX_WBITS
+# What the standard library meets in bytes that only look like an archive.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    struct.error,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same queries give the same bytes
 
 
@@ -33,14 +49,14 @@ def write_file(queries: Sequence[LabelledQuery], form: Format) -> bytes:
 
 def read_file(content: bytes) -> list[LabelledQuery]:
     """The queries of a file. Raises InvalidRequest for what is none, LimitExceeded for what unpacks to too much."""
-    try:
-        if content.startswith(b"PK"):
-            return read_beir(_texts(_zipped(content)))
-        if content.startswith(b"\x1f\x8b"):
-            return read_beir(_texts(_tarred(content)))
+    members = _zipped if content.startswith(_ZIP) else _tarred if content.startswith(b"\x1f\x8b") else None
+    if members is None:
         return read_csv(_text(content, "The file"))
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError):
+    try:
+        files = _wanted(members(content))
+    except _DAMAGED:
         raise InvalidRequest("The file is damaged, or packed in a way that is not read here.") from None
+    return read_beir({name: _text(packed, name) for name, packed in files.items()})
 
 
 def pack(texts: Mapping[str, str], form: Format) -> bytes:
@@ -61,9 +77,9 @@ def pack(texts: Mapping[str, str], form: Format) -> bytes:
     return packed.getvalue()
 
 
-def _texts(members: Iterator[tuple[str, IO[bytes]]]) -> dict[str, str]:
+def _wanted(members: Iterator[tuple[str, IO[bytes]]]) -> dict[str, bytes]:
     """Of a packed folder, the files that are a query set's, by their path within it; it may be packed as a folder."""
-    found: dict[str, str] = {}
+    found: dict[str, bytes] = {}
     left = LARGEST
     for count, (path, member) in enumerate(members, start=1):
         name = _within(path)
@@ -72,7 +88,7 @@ def _texts(members: Iterator[tuple[str, IO[bytes]]]) -> dict[str, str]:
         if name is not None and name not in found:
             content = member.read(left + 1)
             left -= len(content)
-            found[name] = _text(content, name)
+            found[name] = content
     if left < 0:
         raise _too_large()
     return found

@@ -22,7 +22,7 @@ COLUMNS = ("id", "query", "external_id", "document_id", "grade", *ABOUT)
 
 def write_csv(queries: Sequence[LabelledQuery]) -> str:
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(text, COLUMNS)  # with the line ends of RFC 4180
     table.writeheader()
     for query in queries:
         said = {name: json.dumps(value, ensure_ascii=False) for name, value in about(query).items()}

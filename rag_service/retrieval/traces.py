@@ -43,9 +43,13 @@ class Traces:
 
     def get(self, team_id: str, query_id: str, *, asked_by: str | None = None) -> Trace:
         """The trace, also one recorded a moment ago by this process. Raises NotFound, see `queries.get`."""
-        self._writer.flush()
+        self.flush()
         with self._database.read() as connection:
             return queries.get(connection, team_id, query_id, asked_by=asked_by)
+
+    def flush(self) -> None:
+        """Write what waits. Raises RetryableError."""
+        self._writer.flush()
 
     def forget_old(self) -> None:
         """Delete what is over its time or beyond the limit; does so once a minute however often it is called."""

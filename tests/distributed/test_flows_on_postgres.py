@@ -13,7 +13,14 @@ import pytest
 from tests.distributed.servers import PostgresServer, postgres_server
 
 ROOT = Path(__file__).parent.parent.parent
-FLOWS = ("test_documents", "test_teams_and_keys", "test_collections", "test_interleavings", "test_webhooks")
+FLOWS = (
+    "test_documents",
+    "test_teams_and_keys",
+    "test_collections",
+    "test_interleavings",
+    "test_query_sets",
+    "test_webhooks",
+)
 
 
 @pytest.fixture(scope="module")

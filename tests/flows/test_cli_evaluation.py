@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -33,7 +34,9 @@ theirs,salary bands of the board,,,true,"{""user"": ""ada"", ""groups"": []}","{
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("texts")
-    settings = Settings(data_dir=folder / "data", admin_key=ADMIN_KEY, embedder="hashing", rate_retrieve=0)
+    settings = Settings(
+        data_dir=folder / "data", admin_key=ADMIN_KEY, embedder="hashing", rate_retrieve=0, trace_content=True
+    )
     with serving(settings, "127.0.0.1", 0) as running:
         rag(running.url, "team", "create", "red")
         for name, text in TEXTS.items():
@@ -167,6 +170,16 @@ def test_what_makes_no_sense_is_said_before_anything_is_asked(
     url: str, table: str, arguments: tuple[str, ...], said: str
 ) -> None:
     assert said in rag(url, "eval", "run", table, *arguments, exits=2).stderr
+
+
+def test_a_set_is_made_of_feedback(url: str) -> None:
+    found = json.loads(rag(url, "search", "turnip soup", "--json").stdout)
+    said = {"query_id": found["query_id"], "document_id": found["results"][0]["document_id"], "rating": "like"}
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}", "X-Rag-Team": "red"}
+    httpx.post(f"{url}/v1/feedback", json=said, headers=headers).raise_for_status()
+    assert "liked: 1 queries about default." in rag(url, "eval", "from-feedback", "liked", "--min-likes", "1").stdout
+    assert run(url, "liked", "--min", "mrr=1")["passed"]
+    assert "RAG_TRACE_CONTENT" in rag(url, "eval", "from-feedback", "loved", "--min-likes", "2", exits=2).stderr
 
 
 def test_a_set_or_file_that_is_not_there_is_named(url: str, tmp_path: Path) -> None:

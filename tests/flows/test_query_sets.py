@@ -242,6 +242,7 @@ class TestFiles:
         ("content", "said"),
         [
             (b"PK\x03\x04 and nothing more", "damaged"),
+            (b"PKs of all cases\nx\n", "row 2"),
             (b"\x1f\x8b and nothing more", "damaged"),
             (b"\xff\xfe\x00", "UTF-8"),
             (b"question,answer\na,b\n", "row 2"),

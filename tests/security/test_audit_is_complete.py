@@ -88,6 +88,16 @@ def _resumed(at: Place, client: TestClient) -> Response:
     return answer
 
 
+def _judged_set(at: Place, client: TestClient) -> Response:
+    document = at.document()
+    at.team.service.work()
+    query = at.team.admin.post("/v1/retrieve", json={"query": "a text"}).json()["query_id"]
+    liked = {"query_id": query, "document_id": document, "rating": "like"}
+    at.team.admin.post("/v1/feedback", json=liked).raise_for_status()
+    answer: Response = client.post("/v1/query-sets:from-feedback", json={"name": fresh("set")})
+    return answer
+
+
 # By operation: the action in the log, and a request that succeeds.
 WRITING: dict[str, tuple[str, Ask]] = {
     "create_team": ("team.created", lambda _, client: client.post("/v1/teams", json={"name": fresh("team")})),
@@ -161,6 +171,7 @@ WRITING: dict[str, tuple[str, Ask]] = {
             "/v1/query-sets:import", data={"name": fresh("set")}, files={"file": b"query,external_id\nq,a\n"}
         ),
     ),
+    "create_query_set_from_feedback": ("query_set.created", _judged_set),
     "update_query_set": (
         "query_set.changed",
         lambda at, client: client.patch(f"/v1/query-sets/{at.query_set()}", json={"description": "d"}),
@@ -301,7 +312,7 @@ def _letter(at: Place) -> str:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with Started(settings_for(tmp_path_factory.mktemp("audited")), worker=False) as service:
+    with Started(settings_for(tmp_path_factory.mktemp("audited"), trace_content=True), worker=False) as service:
         yield service
 
 

@@ -105,16 +105,6 @@ OPENS_TO: dict[str, set[str]] = {
     "reconcile": set(),
     "list_operations": set(),
     "create_reindex": set(),
-    "create_query_set": _MANAGE,
-    "list_query_sets": _MANAGE,
-    "get_query_set": _MANAGE,
-    "update_query_set": _MANAGE,
-    "delete_query_set": _MANAGE,
-    "list_labelled_queries": _MANAGE,
-    "add_labelled_queries": _MANAGE,
-    "replace_labelled_queries": _MANAGE,
-    "import_query_set": _MANAGE,
-    "export_query_set": _MANAGE,
     "create_probe": _MANAGE,
     "list_probes": _MANAGE,
     "get_probe": _MANAGE,
@@ -127,6 +117,17 @@ OPENS_TO: dict[str, set[str]] = {
     "get_collection_health": _MANAGE,
     "list_fingerprints": set(),
     "accept_fingerprint": set(),
+    "create_query_set": _MANAGE,
+    "list_query_sets": _MANAGE,
+    "get_query_set": _MANAGE,
+    "update_query_set": _MANAGE,
+    "delete_query_set": _MANAGE,
+    "list_labelled_queries": _MANAGE,
+    "add_labelled_queries": _MANAGE,
+    "replace_labelled_queries": _MANAGE,
+    "import_query_set": _MANAGE,
+    "export_query_set": _MANAGE,
+    "create_query_set_from_feedback": _MANAGE,
 }
 
 # A body that each route takes, for those that need one.
@@ -151,11 +152,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "create_backup": {"name": "-"},
     "reconcile": {"repair": "-"},
     "create_reindex": {"scope": {"team": "team-of-nobody"}, "from_stage": "metadata"},
+    "update_probe": {"every_s": 60},
+    "accept_fingerprint": {"model": "-"},
     "update_query_set": {"description": "d"},
     "add_labelled_queries": {"queries": []},
     "replace_labelled_queries": {"queries": []},
-    "update_probe": {"every_s": 60},
-    "accept_fingerprint": {"model": "-"},
 }
 
 # Ids that stand elsewhere than in the path: (route, where, name), and what of another team is put there.
@@ -166,6 +167,7 @@ ELSEWHERE: list[tuple[str, str, str, str]] = [
     ("list_jobs", "query", "document", "document_id"),
     ("list_query_sets", "query", "collection", "collection"),
     ("create_query_set", "body", "collection", "collection"),
+    ("create_query_set_from_feedback", "body", "collection", "collection"),
     ("create_document", "body", "collection", "collection"),
     ("create_source", "body", "collection", "collection"),
     ("list_probes", "query", "collection", "collection"),
@@ -385,6 +387,7 @@ def test_ids_of_another_team_tell_nothing_in_queries_and_bodies_either(
         placed: Any = {"collections": [value], "filter": {"source": value}, "expect": expected}.get(name, value)
         body = {
             "create_query_set": {"name": "n"},
+            "create_query_set_from_feedback": {"name": "n"},
             "create_document": {"text": "x"},
             "create_source": {"name": "n", "type": "files", "config": {"root": "/nowhere"}},
             "create_index_version": {},

@@ -84,6 +84,7 @@ starts: dict[str, dict[str, Any]] = {
     "why_not": {"query": "x", "external_id": "a"},
     "replay_query": {"query": "x"},
     "create_query_set": {"name": "s"},
+    "create_query_set_from_feedback": {"name": "s"},
     "add_labelled_queries": {"queries": [{"query": "x", "expected": [{"external_id": "a"}]}]},
     "replace_labelled_queries": {"queries": []},
 }

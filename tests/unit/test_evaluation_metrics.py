@@ -156,7 +156,8 @@ class TestThePairedTest:
     def test_of_many_queries_takes_portions_that_fit_in_memory(self) -> None:
         tested = paired(list(np.random.default_rng(6).normal(0.05, 0.3, 1_500)))
         assert tested.low < tested.mean < tested.high
-        assert tested.p_value == pytest.approx(1 / 10_001)
+        # The least that can be said of so few resamples.
+        assert tested.p_value == pytest.approx(1 / 6_667)
 
     def test_needs_a_difference(self) -> None:
         with pytest.raises(ValueError, match="no differences"):
