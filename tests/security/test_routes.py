@@ -247,17 +247,16 @@ def own_everything(service: Service, folder: Path, collection: str) -> Owned:
     key = team.manager.post(f"/v1/teams/{team.id}/keys", json={"name": "k", "scopes": ["query"]}).json()["id"]
     team.drain()
     query = team.manager.post("/v1/retrieve", json={"query": "plans", "collections": [collection]}).json()["query_id"]
-    about = {"name": "theirs", "collection": collection, "queries": [{"query": "plans", "expect_nothing": True}]}
-    query_set = team.manager.post("/v1/query-sets", json=about).json()["id"]
-    index = team.manager.get(f"/v1/collections/{collection}").json()["index_version"]
     wanted = {"name": "p", "query": "plans", "collection": collection, "expect": {"documents": [document["id"]]}}
     probe = team.manager.post("/v1/probes", json=wanted).json()["id"]
     said = team.manager.post("/v1/feedback", json={"query_id": query, "rating": "like"}).json()["id"]
     hook = {"url": "https://hooks.example/hook", "events": ["probe.failed"]}
     webhook = team.manager.post("/v1/webhooks", json=hook).json()["id"]
     ids = {"team_id": team.id, "key_id": key, "collection": collection, "source_id": source, "query_id": query}
-    ids |= {"query_set": query_set, "index_version": index}
     ids |= {"feedback_id": said, "webhook_id": webhook, "probe_id": probe}
+    about = {"name": "theirs", "collection": collection, "queries": [{"query": "plans", "expect_nothing": True}]}
+    ids["query_set"] = team.manager.post("/v1/query-sets", json=about).json()["id"]
+    ids["index_version"] = team.manager.get(f"/v1/collections/{collection}").json()["index_version"]
     return Owned(team, {**ids, "document_id": document["id"], "job_id": document["job_id"]})
 
 
@@ -390,8 +389,8 @@ def test_ids_of_another_team_tell_nothing_in_queries_and_bodies_either(
             "create_query_set_from_feedback": {"name": "n"},
             "create_document": {"text": "x"},
             "create_source": {"name": "n", "type": "files", "config": {"root": "/nowhere"}},
-            "create_index_version": {},
             "create_probe": {"name": "n", "query": "plans", "expect": {"nothing": True}},
+            "create_index_version": {},
             "retrieve": {"query": "plans"},
             "give_feedback": {"query_id": intruder.ids["query_id"], "rating": "like"},
             "why_not": {"query": "plans"} if name.endswith("_id") else {"query": "plans", "external_id": "x"},
