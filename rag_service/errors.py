@@ -13,6 +13,7 @@ RagError                     500  a defect of ours
   NotAuthenticated           401  send a valid key
   NotPermitted               403  use a key with the scope named
   Conflict                   409  change the request or the state it collides with
+    TooBusy                  409  the same again later; carries retry_after (seconds)
   LimitExceeded              413  send less
   ClientTooSlow              408  send the request faster
   InvalidRequest             422  correct the request
@@ -22,6 +23,7 @@ The docstring of an error is its default message. Its `error_class` says what a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import ClassVar
 
@@ -44,9 +46,13 @@ class RagError(Exception):
     default_code: ClassVar[str] = "internal_error"
     error_class: ClassVar[ErrorClass] = ErrorClass.PERMANENT
 
-    def __init__(self, message: str | None = None, *, code: str | None = None) -> None:
+    def __init__(
+        self, message: str | None = None, *, code: str | None = None, numbers: Mapping[str, object] | None = None
+    ) -> None:
+        """`numbers` are what the decision rests on, for programs."""
         super().__init__(message or " ".join((type(self).__doc__ or "").split()))
         self.code = code or self.default_code
+        self.numbers = dict(numbers or {})
 
     @property
     def message(self) -> str:
@@ -138,6 +144,23 @@ class Conflict(RagError):
 
     status = 409
     default_code = "conflict"
+
+
+class TooBusy(Conflict):
+    """There is too much going on here for this at the moment. Try again when there is less."""
+
+    default_code = "too_busy"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        code: str | None = None,
+        numbers: Mapping[str, object] | None = None,
+        retry_after: int = 60,
+    ) -> None:
+        super().__init__(message, code=code, numbers=numbers)
+        self.retry_after = retry_after
 
 
 class LimitExceeded(RagError):

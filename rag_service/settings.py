@@ -173,6 +173,9 @@ class Settings(BaseSettings):
     sweep_s: float = Field(
         5, gt=0, description="Seconds between looks for lost messages, expired leases and due syncs."
     )
+    soak_s: float = Field(
+        7 * 86_400, gt=0, description="Seconds for which an index version that was left is kept up to date, to go back."
+    )
     candidates: int = Field(50, ge=10, le=1000, description="Candidates that each leg draws before fusion.")
     trace_sample: float = Field(
         1.0, ge=0, le=1, description="Share of queries that leave a trace to look up and replay; 0 for none."

@@ -22,7 +22,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from connectors.errors import SourceError
-from rag_service.errors import InvalidRequest, NotAuthenticated, RagError, RetryableError
+from rag_service.errors import InvalidRequest, NotAuthenticated, RagError, RetryableError, TooBusy
 
 MEDIA_TYPE = "application/problem+json"
 _MOST_ERRORS = 20
@@ -56,6 +56,7 @@ class Problem(BaseModel):
     code: str = Field(examples=["not_found"])
     request_id: str
     errors: list[FieldProblem] | None = None
+    numbers: dict[str, Any] | None = Field(None, description="What the decision rests on, where it rests on numbers.")
 
 
 def problem(status: int, code: str, detail: str, errors: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
@@ -68,7 +69,8 @@ def problem(status: int, code: str, detail: str, errors: Sequence[Mapping[str, s
 def problem_of(error: RagError | SourceError) -> dict[str, Any]:
     """A source that cannot be read is the request's fault here: it names the configuration that was sent."""
     status = error.status if isinstance(error, RagError) else InvalidRequest.status
-    return problem(status, error.code, str(error))
+    body = problem(status, error.code, str(error))
+    return {**body, "numbers": error.numbers} if isinstance(error, RagError) and error.numbers else body
 
 
 def respond(scope: Scope, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
@@ -83,7 +85,7 @@ def respond(scope: Scope, body: Mapping[str, Any], headers: Mapping[str, str] | 
 
 def respond_to(scope: Scope, error: RagError | SourceError) -> Response:
     headers: dict[str, str] = {}
-    if isinstance(error, RetryableError):
+    if isinstance(error, RetryableError | TooBusy):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, NotAuthenticated):
         headers["WWW-Authenticate"] = "Bearer"

@@ -14,6 +14,7 @@ from rag_service.cli import (
     evaluation,
     feedback,
     fingerprints,
+    index,
     jobs,
     probes,
     queries,
@@ -66,6 +67,7 @@ app.add_typer(feedback.commands, name="feedback")
 app.add_typer(webhooks.commands, name="webhook")
 app.add_typer(teams.teams, name="team")
 app.add_typer(teams.keys, name="key")
+app.add_typer(index.commands, name="index")
 app.add_typer(admin.commands, name="admin")
 admin.commands.command("backup")(upkeep.backup)
 admin.commands.command("restore")(upkeep.restore)

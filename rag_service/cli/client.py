@@ -17,6 +17,8 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 # The most that a list gives at once.
 PAGE = 1000
 _TIMEOUT_S = 120.0
+# Routes of an administrator that act within one team.
+_ADMIN_OF_A_TEAM = ("/v1/admin/index-versions",)
 _START = "Start the service with `make run` or `rag serve`, or name its address with --url or RAG_URL."
 _KEYS = "Give a key with --key or RAG_API_KEY, or run where the service's data folder is (RAG_DATA_DIR)."
 
@@ -75,8 +77,10 @@ class Service:
         return self.send("POST", path, json=content)
 
     def send(self, method: str, path: str, **request: Any) -> Any:
-        """The JSON of the answer, None when it has none. Raises CommandFailed."""
-        return _body(self._ask(method, path, headers=self._team_of(path), **request))
+        """The JSON of the answer, None when it has none. `headers` may name a team. Raises CommandFailed."""
+        headers = dict(request.pop("headers", None) or {})
+        named = headers if "X-Rag-Team" in headers else {**headers, **self._team_of(path)}
+        return _body(self._ask(method, path, headers=named, **request))
 
     def send_for_all(self, method: str, path: str, **request: Any) -> Any:
         """The same of what belongs to no team."""
@@ -140,8 +144,9 @@ def is_loopback(url: str) -> bool:
 
 
 def _is_of_a_team(path: str) -> bool:
-    whole = path.partition("?")[0].rstrip("/") == "/v1/teams" or path.startswith("/v1/admin/")
-    return path.startswith("/v1/") and not whole
+    if path.startswith("/v1/admin/"):
+        return path.startswith(_ADMIN_OF_A_TEAM)
+    return path.startswith("/v1/") and path.partition("?")[0].rstrip("/") != "/v1/teams"
 
 
 def _body(answer: httpx.Response) -> Any:

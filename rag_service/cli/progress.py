@@ -40,15 +40,17 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: int, total: int | None) -> None:
+    def update(self, done: int, total: int | None, left_s: float | None = None) -> None:
+        """`left_s`: the seconds that are left, where whoever does the work says so."""
         moved, self._done = done != self._done, done
+        left = "" if left_s is None else f", {_clock(left_s)} left"
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total, rate=f"{self.rate:.1f} {self._unit}/s")
+            self._bar.update(self._task, completed=done, total=total, rate=f"{self.rate:.1f} {self._unit}/s{left}")
         elif self._console is not None and moved and time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = time.monotonic()
             of_all = f"/{total}" if total is not None else ""
             self._console.print(
-                f"{self._what}: {done}{of_all} {self._unit}, {self.rate:.1f}/s", markup=False, highlight=False
+                f"{self._what}: {done}{of_all} {self._unit}, {self.rate:.1f}/s{left}", markup=False, highlight=False
             )
 
     @property
@@ -59,6 +61,12 @@ class Progress:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._began
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _bar(console: Console, unit: str) -> Bar:

@@ -131,7 +131,9 @@ class Build:
             return self._kept
         self._advance(DocumentStatus.PARSING, "parse")
         name = self.document.file_name or self.document.external_id
-        return self.parts.parse(self.parts.blobs.get(self._blob_key), name, self.document.media_type)
+        content = self.parts.blobs.get(self._blob_key)
+        self.stages.measured(bytes=len(content))
+        return self.parts.parse(content, name, self.document.media_type)
 
     @property
     def _content_hash(self) -> str:
@@ -184,6 +186,7 @@ class Build:
         self._advance(DocumentStatus.EMBEDDING, "embed")
         known = self._known([item.chunk.text_hash for item in encoded])
         new = {item.chunk.text_hash: item.text for item in encoded if item.chunk.text_hash not in known}
+        self.stages.measured(chunks=len(encoded), embedded=len(new))
         if new:
             made = self.parts.pipelines.embedder(self.index).embed(list(new.values()), "document")
             known.update(zip(new, made, strict=True))
@@ -230,6 +233,10 @@ class Build:
                 self.parts.vectors.upsert(index.id, self._points(now, embedded, sparse, access, fields))
                 written = index
             terms = sum(encoder.lengths(words))
+            if self.job is None:
+                # Before the commit: nobody would come back for them after it. What is behind does not begin to answer.
+                may_purge(self.parts.database)
+                self.parts.vectors.delete(index.id, now.id, older_than=self._version)
             stale = self._commit(now, index, made, {"text_key": text_key, "term_count": terms})
             if stale is not None:
                 self._remove(stale)
@@ -248,9 +255,6 @@ class Build:
 
     def _remove(self, stale: frozenset[str]) -> None:
         """Points of chunks that the document had in this index version before."""
-        if self.job is None:
-            may_purge(self.parts.database)
-            self.parts.vectors.delete(self.index.id, self.document.id, older_than=self._version)
         if stale:
             self.parts.vectors.delete(self.index.id, self.document.id, only=self._version, chunk_ids=stale)
 

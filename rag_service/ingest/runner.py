@@ -8,16 +8,18 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from connectors.errors import RetryableSourceError, SourceError
-from rag_service.db import Database, Transaction, documents, jobs, ringing, sources
+from rag_service.db import Database, Transaction, builds, documents, jobs, ringing, sources
 from rag_service.db.authors import Author, authored_by
 from rag_service.db.jobs import Job
 from rag_service.errors import ErrorClass, RagError, RetryableError
 from rag_service.ingest import notices
 from rag_service.ingest.backoff import MAX_WORKER_DEATHS, POLICIES, wait_s
+from rag_service.ingest.builder import Builder
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.hold import PutOffError
 from rag_service.ingest.indexer import Indexer
+from rag_service.ingest.reindex import Reindex
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.stages import RETRIED, Stages, watched
 from rag_service.ingest.sync import Syncer
@@ -82,6 +84,8 @@ class Runner:
     syncer: Syncer
     removal: Removal
     calibration: Calibration
+    builder: Builder
+    reindex: Reindex
     doorbell: Doorbell
     deliver: Callable[[Job], JobState | None]
     probe: Callable[[Job], object]
@@ -152,12 +156,15 @@ class Runner:
     def _work(self, job: Job, stages: Stages) -> JobState | None:
         if job.cancel_requested:
             return JobState.CANCELED
-        if job.kind == JobKind.SYNC:
-            return self.syncer.run(job)
-        if job.kind == JobKind.CALIBRATE:
-            return self.calibration.run(job)
-        if job.kind == JobKind.DELIVER:
-            return self.deliver(job)
+        in_slices: dict[JobKind, Callable[[Job], JobState | None]] = {
+            JobKind.SYNC: self.syncer.run,
+            JobKind.CALIBRATE: self.calibration.run,
+            JobKind.REINDEX: self.reindex.run,
+            JobKind.BUILD: self.builder.run,
+            JobKind.DELIVER: self.deliver,
+        }
+        if job.kind in in_slices:
+            return in_slices[job.kind](job)
         if job.kind == JobKind.INDEX:
             self.indexer.index(job, stages)
         elif job.kind == JobKind.REFRESH:
@@ -205,6 +212,8 @@ class Runner:
             sources.change(connection, job.source_id, last_error=error)
             notices.degraded(transaction, job, failure, gave_up=True)
             notices.sync_finished(transaction, job, JobState.FAILED)
+        if job.kind == JobKind.BUILD:
+            builds.give_up(connection, job.payload["index"], error)
         if job.parent_id:
             notices.settle(transaction, job.parent_id)
 
@@ -217,7 +226,7 @@ class Runner:
         with self.database.transaction() as transaction:
             connection = transaction.connection
             spent = stages.spent_ms()
-            if jobs.finish(connection, job, state, stages_ms=spent):
+            if jobs.finish(connection, job, state, stages_ms=spent, counters=stages.sizes):
                 stages.end(state)
                 if job.kind == JobKind.SYNC:
                     notices.sync_finished(transaction, job, state)

@@ -22,6 +22,7 @@ from rag_service.db.sources import Source
 from rag_service.embedding.base import Embedder
 from rag_service.errors import ConfigError
 from rag_service.ingest import notices
+from rag_service.ingest.build_bell import BuildBell
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.catalogue import Catalogue
 from rag_service.ingest.credentials import Credentials
@@ -32,6 +33,7 @@ from rag_service.ingest.drift import Drift
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.intake import Intake
 from rag_service.ingest.progress import ProgressBoard
+from rag_service.ingest.reindex import Reindex
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.runner import Leases, Runner
 from rag_service.ingest.sync import Syncer
@@ -41,11 +43,14 @@ from rag_service.parsing.sandbox import ParserSandbox
 from rag_service.pipelines import Pipelines
 from rag_service.queue import Broker, Sender, check, make_broker
 from rag_service.retrieval.audit import RetrievalAudit
+from rag_service.retrieval.filters import parse_filter
 from rag_service.retrieval.retriever import Retriever
 from rag_service.retrieval.traces import Traces
 from rag_service.retrieval.why_not import WhyNot
 from rag_service.runtime import folder
 from rag_service.runtime.declared import put_on_record
+from rag_service.runtime.evaluating import make_judge
+from rag_service.runtime.indexes import Indexes, make_indexes
 from rag_service.runtime.observing import shared_state
 from rag_service.runtime.pipelines import Models, make_chunker, make_pipelines
 from rag_service.runtime.probing import Probing, make_probing
@@ -63,7 +68,7 @@ from rag_service.runtime.variants import (
     refuse_impossible,
 )
 from rag_service.settings import Settings
-from rag_service.types import Queue
+from rag_service.types import IndexVersion, Queue
 from rag_service.vectors.base import VectorStore
 from rag_service.webhooks.courier import Courier
 
@@ -111,8 +116,13 @@ class Runtime:
     credentials: Credentials
     connect: Connect
     upkeep: Upkeep
+    indexes: Indexes
     courier: Courier
     _locks: list[IO[str]] = field(default_factory=list)
+
+    @property
+    def reindex(self) -> Reindex:
+        return self.runner.reindex
 
     @property
     def keeps_to_itself(self) -> bool:
@@ -172,6 +182,7 @@ class Runtime:
         self.courier.sweep()
         self.traces.forget_old()
         self.drift.look_if_due()
+        self.indexes.builder.look_if_due()
         self.probing.sweep()
 
     def admin_key(self) -> str:
@@ -240,9 +251,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     embedder = make_embedder(settings)
     broker = make_broker(settings.redis_url, list(Queue))
     sandbox = _sandbox(settings)
-    models = Models(settings, embedder)
-    pipelines = make_pipelines(settings, models)
-    chunker = make_chunker(settings, embedder, {})
+    pipelines = make_pipelines(settings, models := Models(settings, embedder))
     doorbell = _doorbell(settings, database, broker)
     stopping = threading.Event()
     credentials = Credentials(database, make_vault(settings, alone=settings.qdrant_url is None))
@@ -251,14 +260,15 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     intake = Intake(database, blobs, doorbell)
     removal = Removal(database, blobs, vectors, doorbell)
     syncer = Syncer(database, intake, removal, _opener(credentials, connect), doorbell, stopping)
-    progress = ProgressBoard(database)
-    calibration = Calibration(database, vectors, pipelines, doorbell)
-    indexer = Indexer(database, blobs, vectors, sandbox.parse, pipelines, progress, calibration)
+    progress, calibration = ProgressBoard(database), Calibration(database, vectors, pipelines, doorbell)
+    bell = BuildBell(doorbell)
+    indexer = Indexer(database, blobs, vectors, sandbox.parse, pipelines, progress, calibration, bell.written)
     retriever = _retriever(settings, database, vectors, pipelines, blobs)
+    indexes = _indexes(settings, indexer, bell, retriever, stopping)
     probing = make_probing(settings, database, retriever, doorbell, role=role, pipelines=pipelines, default=embedder)
     leases = Leases(database, settings.lease_s)
-    others = courier.run, probing.prober.run
-    runner = Runner(database, leases, indexer, syncer, removal, calibration, doorbell, *others, stopping, _worker())
+    work = indexer, syncer, removal, calibration, indexes.builder, _reindex(settings, indexer, syncer)
+    runner = Runner(database, leases, *work, doorbell, courier.run, probing.prober.run, stopping, _worker())
     return Runtime(
         settings=settings,
         database=database,
@@ -272,7 +282,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         sandbox=sandbox,
         leases=leases,
         progress=progress,
-        catalogue=Catalogue(database, vectors, embedder, chunker, _TERMS_PER_TOKEN * settings.chunk_tokens, pipelines),
+        catalogue=_catalogue(settings, database, vectors, embedder, pipelines),
         intake=intake,
         removal=removal,
         syncer=syncer,
@@ -291,6 +301,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
         connect=connect,
         upkeep=make_upkeep(settings, Backup(database, blobs, vectors), intake, removal, doorbell),
         courier=courier,
+        indexes=indexes,
     )
 
 
@@ -305,8 +316,43 @@ def _doorbell(settings: Settings, database: Database, broker: Broker) -> Doorbel
     return Doorbell(database, lambda bell: sender.send(bell.queue, bell.kind, bell.job_id), limits)
 
 
+def _indexes(
+    settings: Settings, indexer: Indexer, bell: BuildBell, retriever: Retriever, stopping: threading.Event
+) -> Indexes:
+    judge, length = make_judge(indexer.database, retriever), _average_length(settings)
+    return make_indexes(indexer, bell, judge, stopping, average_length=length, soak_s=settings.soak_s)
+
+
+def _average_length(settings: Settings) -> float:
+    return _TERMS_PER_TOKEN * settings.chunk_tokens
+
+
+def _catalogue(
+    settings: Settings, database: Database, vectors: VectorStore, embedder: Embedder, pipelines: Pipelines
+) -> Catalogue:
+    chunker = make_chunker(settings, embedder, {})
+    return Catalogue(database, vectors, embedder, chunker, _average_length(settings), pipelines)
+
+
 def _opener(credentials: Credentials, connect: Connect) -> Callable[[Source], Connector | Discreet]:
     return lambda source: connect(source.type, credentials.whole(source))
+
+
+def _reindex(settings: Settings, indexer: Indexer, syncer: Syncer) -> Reindex:
+    def is_paid(index: IndexVersion) -> bool:
+        return bool(index.pipeline.get("embedding", {}).get("embedder", settings.embedder) == "http")
+
+    return Reindex(
+        database=indexer.database,
+        vectors=indexer.vectors,
+        doorbell=syncer.doorbell,
+        intake=syncer.intake,
+        syncer=syncer,
+        pipelines=indexer.pipelines,
+        parse_filter=parse_filter,
+        is_paid=is_paid,
+        stopping=syncer.stopping,
+    )
 
 
 def _worker() -> str:

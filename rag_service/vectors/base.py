@@ -169,6 +169,10 @@ class VectorStore(Protocol):
         """How many points the index holds, whatever their version."""
         ...
 
+    def disk_bytes(self, index: str) -> int | None:
+        """The bytes that its files take; None where the store does not tell."""
+        ...
+
     def search(self, index: str, request: SearchRequest, scope: AccessScope) -> list[Candidate]:
         """The union of both legs' best `limit` chunks that `scope` may read, each scored by both legs.
 

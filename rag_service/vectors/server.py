@@ -162,6 +162,9 @@ class ServerVectorStore:
         with self._reported(index) as name:
             return self._client.count(name, exact=True).count
 
+    def disk_bytes(self, index: str) -> int | None:
+        return None
+
     def search(self, index: str, request: SearchRequest, scope: AccessScope) -> list[Candidate]:
         with self._reported(index) as name:
             return search(request, scope, lambda queries: self._run(name, queries))

@@ -233,6 +233,12 @@ class TestReadingBack:
         with pytest.raises(NotFound):
             store.count("idx_unknown")
 
+    def test_what_an_index_takes_on_disk_is_told_where_it_is_known(self, store: VectorStore, index: str) -> None:
+        store.upsert(index, [point("a")])
+        assert store.disk_bytes(index) is None or store.disk_bytes(index) > 0
+        store.drop(index)
+        assert store.disk_bytes(index) in (None, 0)
+
     def test_pages_are_read_as_they_are_needed(self, store: VectorStore, index: str) -> None:
         store.upsert(index, [point(str(number)) for number in range(600)])
         listing = store.stored(index)

@@ -9,6 +9,7 @@ import pytest
 
 from rag_service.db import chunks, documents
 from rag_service.db.documents import Document
+from rag_service.ingest import build
 from rag_service.vectors.base import VectorPoint
 from rag_service.vectors.edge import EdgeVectorStore
 from tests.conftest import Service, Started, Team, settings_for
@@ -119,13 +120,13 @@ def test_the_index_agrees_with_the_catalogue_in_the_end(
 
 def test_an_indexer_that_does_not_look_again_is_caught(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """The broken variant: commits whatever has happened since it looked."""
-    change = documents.change
+    take = build.Build._take
 
-    def careless(connection: Any, document: Document, *rest: Any) -> Any:
+    def careless(self: build.Build, connection: Any, document: Document, *rest: Any) -> Any:
         now = documents.load(connection, document.id)
-        return change(connection, document if now is None else now, *rest)
+        return take(self, connection, document if now is None else now, *rest)
 
-    monkeypatch.setattr(chunks, "change", careless)
+    monkeypatch.setattr(build.Build, "_take", careless)
     found = []
     for name, action in ACTIONS.items():
         team = service.new_team()

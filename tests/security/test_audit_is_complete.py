@@ -17,12 +17,13 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from rag_service.db import Transaction, audit, documents, jobs
+from rag_service.db import Transaction, audit, builds, documents, jobs
 from rag_service.db.audit import AuditFilter, Recorded
 from rag_service.db.audit_chain import verify
-from rag_service.types import DocumentFailure, JobState
+from rag_service.types import DocumentFailure, IndexState, JobState
 from tests.conftest import Service, Started, Team, settings_for
 
+VERSIONS = "/v1/admin/index-versions"
 # Routes that concern all teams.
 OF_THE_SERVICE = {"create_backup", "reconcile", "accept_fingerprint"}
 # Routes that are asked by POST and change nothing.
@@ -107,6 +108,12 @@ WRITING: dict[str, tuple[str, Ask]] = {
     "revoke_key": ("key.revoked", lambda at, client: client.delete(f"/v1/teams/{at.team.id}/keys/{at.key()}")),
     "create_backup": ("backup.started", lambda _, client: client.post("/v1/admin/backups", json={})),
     "reconcile": ("reconcile.started", lambda _, client: client.post("/v1/admin/reconcile", json={})),
+    "create_reindex": (
+        "reindex.started",
+        lambda at, client: client.post(
+            "/v1/admin/reindex", json={"scope": {"team": at.team.id}, "from_stage": "metadata"}
+        ),
+    ),
     "create_collection": (
         "collection.created",
         lambda _, client: client.post("/v1/collections", json={"name": fresh("c")}),
@@ -178,6 +185,40 @@ WRITING: dict[str, tuple[str, Ask]] = {
         lambda at, client: client.put(f"/v1/query-sets/{at.query_set()}/queries", json={"queries": []}),
     ),
     "delete_query_set": ("query_set.deleted", lambda at, client: client.delete(f"/v1/query-sets/{at.query_set()}")),
+    "create_index_version": (
+        "index_version.created",
+        lambda at, client: client.post(VERSIONS, json={"collection": at.collection()}),
+    ),
+    "update_index_version": (
+        "index_version.changed",
+        lambda at, client: client.patch(f"{VERSIONS}/{_index(at)}", json={"priority": "low"}),
+    ),
+    "pause_index_version": (
+        "index_version.paused",
+        lambda at, client: client.post(f"{VERSIONS}/{_index(at)}:pause"),
+    ),
+    "resume_index_version": (
+        "index_version.resumed",
+        lambda at, client: client.post(f"{VERSIONS}/{_index(at)}:resume"),
+    ),
+    "cancel_index_version": (
+        "index_version.cancelled",
+        lambda at, client: client.post(f"{VERSIONS}/{_index(at)}:cancel"),
+    ),
+    "evaluate_index_version": (
+        "index_version.evaluated",
+        lambda at, client: client.post(
+            f"{VERSIONS}/{_index(at, 'catching_up')}:evaluate", json={"query_set": _questions(at)}
+        ),
+    ),
+    "promote_index_version": (
+        "index_version.promoted",
+        lambda at, client: client.post(f"{VERSIONS}/{_index(at)}:promote", json={"force": True}),
+    ),
+    "rollback_index_version": (
+        "index_version.rolled_back",
+        lambda at, client: client.post(f"{VERSIONS}/{_promoted(at)}:rollback"),
+    ),
     "cancel_job": ("job.canceled", lambda at, client: client.post(f"/v1/jobs/{_job(at)}/cancel")),
     "delete_feedback": ("feedback.deleted", lambda at, client: client.delete(f"/v1/feedback/{at.feedback()}")),
     "create_webhook": (
@@ -234,6 +275,25 @@ def _paused_probe(at: Place) -> str:
 
 def _job(at: Place) -> str:
     return str(at.team.put(fresh("text"))["job_id"])
+
+
+def _index(at: Place, state: str = "building") -> str:
+    """An index version of the team's collection that is being built."""
+    made = str(at.team.admin.post(VERSIONS, json={}).json()["id"])
+    with at.team.service.runtime.database.transaction() as transaction:
+        assert builds.change(transaction.connection, made, tuple(IndexState), state=state)
+    return made
+
+
+def _promoted(at: Place) -> str:
+    index = _index(at)
+    at.team.admin.post(f"{VERSIONS}/{index}:promote", json={"force": True}).raise_for_status()
+    return index
+
+
+def _questions(at: Place) -> str:
+    body = {"name": fresh("set"), "queries": [{"query": "what", "expect_nothing": True}]}
+    return str(at.team.manager.post("/v1/query-sets", json=body).json()["name"])
 
 
 def _letter(at: Place) -> str:

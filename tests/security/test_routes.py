@@ -91,9 +91,20 @@ OPENS_TO: dict[str, set[str]] = {
     "discard_dead_letters": set(),
     "list_audit": {"admin"},
     "export_audit": {"admin"},
+    "create_index_version": set(),
+    "list_index_versions": set(),
+    "get_index_version": set(),
+    "update_index_version": set(),
+    "pause_index_version": set(),
+    "resume_index_version": set(),
+    "cancel_index_version": set(),
+    "evaluate_index_version": set(),
+    "promote_index_version": set(),
+    "rollback_index_version": set(),
     "create_backup": set(),
     "reconcile": set(),
     "list_operations": set(),
+    "create_reindex": set(),
     "create_probe": _MANAGE,
     "list_probes": _MANAGE,
     "get_probe": _MANAGE,
@@ -134,8 +145,13 @@ BODIES: dict[str, dict[str, Any]] = {
     "recover_webhook": {"since": "2026-01-31T12:00:00Z"},
     "retry_dead_letters": {"ids": ["job_of_nobody"]},
     "discard_dead_letters": {"ids": ["job_of_nobody"]},
+    "create_index_version": {"collection": "collection-of-nobody"},
+    "update_index_version": {"priority": "low"},
+    "evaluate_index_version": {},
+    "promote_index_version": {},
     "create_backup": {"name": "-"},
     "reconcile": {"repair": "-"},
+    "create_reindex": {"scope": {"team": "team-of-nobody"}, "from_stage": "metadata"},
     "update_probe": {"every_s": 60},
     "accept_fingerprint": {"model": "-"},
     "update_query_set": {"description": "d"},
@@ -171,6 +187,8 @@ ELSEWHERE: list[tuple[str, str, str, str]] = [
     ("why_not", "body", "document_id", "document_id"),
     ("why_not", "body", "collection", "collection"),
     ("why_not", "body", "collections", "collection"),
+    ("list_index_versions", "query", "collection", "collection"),
+    ("create_index_version", "body", "collection", "collection"),
 ]
 
 
@@ -238,6 +256,7 @@ def own_everything(service: Service, folder: Path, collection: str) -> Owned:
     ids |= {"feedback_id": said, "webhook_id": webhook, "probe_id": probe}
     about = {"name": "theirs", "collection": collection, "queries": [{"query": "plans", "expect_nothing": True}]}
     ids["query_set"] = team.manager.post("/v1/query-sets", json=about).json()["id"]
+    ids["index_version"] = team.manager.get(f"/v1/collections/{collection}").json()["index_version"]
     return Owned(team, {**ids, "document_id": document["id"], "job_id": document["job_id"]})
 
 
@@ -371,6 +390,7 @@ def test_ids_of_another_team_tell_nothing_in_queries_and_bodies_either(
             "create_document": {"text": "x"},
             "create_source": {"name": "n", "type": "files", "config": {"root": "/nowhere"}},
             "create_probe": {"name": "n", "query": "plans", "expect": {"nothing": True}},
+            "create_index_version": {},
             "retrieve": {"query": "plans"},
             "give_feedback": {"query_id": intruder.ids["query_id"], "rating": "like"},
             "why_not": {"query": "plans"} if name.endswith("_id") else {"query": "plans", "external_id": "x"},
