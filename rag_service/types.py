@@ -68,7 +68,24 @@ class JobKind(StrEnum):
     CALIBRATE = "calibrate"
     DELIVER = "deliver"
     BUILD = "build"
+    REINDEX = "reindex"
     PROBE = "probe"
+
+    @property
+    def has_children(self) -> bool:
+        """Whether it lists what is to be done and is over when all of that is."""
+        return self in (JobKind.SYNC, JobKind.REINDEX)
+
+
+class FromStage(StrEnum):
+    """Where work on what is kept of a document begins; the later, the less is done anew."""
+
+    FETCH = "fetch"
+    PARSE = "parse"
+    CHUNK = "chunk"
+    EMBED = "embed"
+    METADATA = "metadata"
+    PERMISSIONS = "permissions"
 
 
 class EventType(StrEnum):

@@ -22,7 +22,7 @@ _SETTLED = (JobState.SUCCEEDED, JobState.COMPLETED_WITH_ERRORS)
 
 
 class Counters(BaseModel):
-    """Documents of a sync, by what became of them."""
+    """Documents of a sync or a re-index, by what became of them."""
 
     scanned: int = 0
     new: int = 0
@@ -58,7 +58,8 @@ class JobRecord(BaseModel):
     state: JobState
     counters: Counters
     stages_ms: dict[str, float] = Field(
-        description="Milliseconds per stage; for a sync the sum over its documents, which only GET /v1/jobs/{id} gives."
+        description="Milliseconds per stage; for a sync or a re-index the sum over its documents, which only "
+        "GET /v1/jobs/{id} gives."
     )
     progress: Progress
     error: Failure | None
@@ -103,7 +104,7 @@ def get_job(service: Service, caller: Ingester, job_id: Id) -> JobRecord:
     with service.database.read() as connection:
         job = jobs.get(connection, caller.team, job_id)
         record = _record(connection, job)
-        if job.kind == JobKind.SYNC:
+        if job.kind.has_children:
             record.stages_ms = {**record.stages_ms, **jobs.stages_of_children(connection, job.id)}
     return record
 
@@ -121,7 +122,7 @@ def cancel_job(service: Service, caller: Manager, job_id: Id) -> JobRecord:
 
 
 def _record(connection: Connection, job: Job) -> JobRecord:
-    children = jobs.children(connection, job.id) if job.kind == JobKind.SYNC else {}
+    children = jobs.children(connection, job.id) if job.kind.has_children else {}
     return JobRecord(
         id=job.id,
         kind=job.kind,
@@ -147,13 +148,13 @@ def _record(connection: Connection, job: Job) -> JobRecord:
 def _counters(job: Job, children: dict[JobState, int]) -> Counters:
     counted = Counters.model_validate({name: job.counters.get(name, 0) for name in Counters.model_fields})
     if job.state not in _SETTLED:
-        # A sync adds up its documents' failures when it is settled.
+        # A job adds up its children's failures when it is settled.
         counted.failed += children.get(JobState.FAILED, 0)
     return counted
 
 
 def _progress(job: Job, children: dict[JobState, int]) -> Progress:
-    if job.kind != JobKind.SYNC:
+    if not job.kind.has_children:
         done = int(job.state.is_final)
         return Progress(done=done, total=1, percent=100.0 * done)
     scanned = int(job.counters.get("scanned", 0))

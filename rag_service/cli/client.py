@@ -77,8 +77,10 @@ class Service:
         return self.send("POST", path, json=content)
 
     def send(self, method: str, path: str, **request: Any) -> Any:
-        """The JSON of the answer, None when it has none. Raises CommandFailed."""
-        return _body(self._ask(method, path, headers=self._team_of(path), **request))
+        """The JSON of the answer, None when it has none. `headers` may name a team. Raises CommandFailed."""
+        headers = dict(request.pop("headers", None) or {})
+        named = headers if "X-Rag-Team" in headers else {**headers, **self._team_of(path)}
+        return _body(self._ask(method, path, headers=named, **request))
 
     def send_for_all(self, method: str, path: str, **request: Any) -> Any:
         """The same of what belongs to no team."""

@@ -27,7 +27,7 @@ def list_jobs(
     session: Session,
     state: Annotated[str | None, typer.Option("--state", metavar="STATE", help="Only jobs in this state.")] = None,
     kind: Annotated[
-        str | None, typer.Option("--kind", metavar="KIND", help="Only sync, index, remove, refresh or probe.")
+        str | None, typer.Option("--kind", metavar="KIND", help="Only sync, index, remove, refresh, reindex or probe.")
     ] = None,
     limit: Limit = 20,
 ) -> None:
@@ -77,11 +77,12 @@ def wait_for_job(session: Session, job_id: str, what: str) -> dict[str, Any]:
     raise AssertionError("looks never end by themselves")
 
 
-def looks(service: Service, path: str) -> Iterator[dict[str, Any]]:
-    """The same thing again and again, at first quickly, then once a second."""
+def looks(service: Service, path: str, team: str | None = None) -> Iterator[dict[str, Any]]:
+    """The same thing again and again, at first quickly, then once a second. `team`: of this one, if not of ours."""
+    headers = {"X-Rag-Team": team} if team else {}
     pause = _FIRST_LOOK_S
     while True:
-        yield service.get(path)
+        yield service.send("GET", path, headers=headers)
         time.sleep(pause)
         pause = min(pause * 1.3, _LAST_LOOK_S)
 

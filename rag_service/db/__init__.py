@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection
 
+import rag_service.db.idempotency
 import rag_service.db.judged
 import rag_service.db.outside
 import rag_service.db.watched  # noqa: F401 - whoever has the metadata has all its tables

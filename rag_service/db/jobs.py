@@ -169,9 +169,12 @@ def finish(
     *,
     error: Mapping[str, Any] | None = None,
     stages_ms: Mapping[str, float] | None = None,
+    counters: Mapping[str, int] | None = None,
 ) -> bool:
     """End a job, if it is still this holder's."""
     values: dict[str, Any] = {"state": state, "finished_at": utc_now(), "error": error, **_LET_GO}
+    if counters:
+        values["counters"] = dict(counters)
     if state == JobState.FAILED:
         values |= {"letter": OPEN_LETTER, **_failed(job, error or {})}
     if stages_ms is not None:
@@ -232,17 +235,17 @@ def release_all(connection: Connection) -> None:
 
 
 def settle_parent(connection: Connection, parent_id: str | None = None) -> list[Job]:
-    """End syncs whose listing is done and whose documents are all through: one, or all there are. Returns them."""
+    """End jobs whose listing is done and whose children are all through: one, or all there are. Returns them."""
     parent = jobs.alias("parent")
     unfinished = select(jobs.c.id).where(jobs.c.parent_id == parent.c.id, jobs.c.state.in_(_OPEN)).exists()
-    query = select(parent.c.id, parent.c.counters).where(
+    query = select(parent.c.id, parent.c.parent_id, parent.c.counters).where(
         parent.c.state == JobState.RUNNING, parent.c.listed.is_(True), ~unfinished
     )
     if parent_id is not None:
         query = query.where(parent.c.id == parent_id)
     ended = []
     for row in connection.execute(query).all():
-        failed = int(row.counters.get("failed", 0)) + children(connection, row.id).get(JobState.FAILED, 0)
+        failed = int(row.counters.get("failed", 0)) + _failures(children(connection, row.id))
         state = JobState.COMPLETED_WITH_ERRORS if failed else JobState.SUCCEEDED
         settled = connection.execute(
             update(jobs)
@@ -251,17 +254,24 @@ def settle_parent(connection: Connection, parent_id: str | None = None) -> list[
             .returning(*jobs.c)
         )
         ended += [job_of(one) for one in settled]
+        if row.parent_id is not None:
+            ended += settle_parent(connection, row.parent_id)
     return ended
 
 
+def _failures(of_children: Mapping[JobState, int]) -> int:
+    """Children that failed, in whole or in part."""
+    return sum(of_children.get(state, 0) for state in (JobState.FAILED, JobState.COMPLETED_WITH_ERRORS))
+
+
 def children(connection: Connection, parent_id: str) -> dict[JobState, int]:
-    """How many of a sync's documents are in which state."""
+    """How many of a job's children are in which state."""
     query = select(jobs.c.state, func.count()).where(jobs.c.parent_id == parent_id).group_by(jobs.c.state)
     return {JobState(state): int(count) for state, count in connection.execute(query)}
 
 
 def stages_of_children(connection: Connection, parent_id: str) -> dict[str, float]:
-    """Milliseconds per stage, summed over a sync's documents."""
+    """Milliseconds per stage, summed over a job's children."""
     total: dict[str, float] = {}
     for row in connection.execute(select(jobs.c.stages_ms).where(jobs.c.parent_id == parent_id)):
         for stage, spent in row.stages_ms.items():
@@ -273,7 +283,9 @@ def cancel(connection: Connection, team_id: str, job_id: str) -> Job:
     """Cancel a queued job at once, ask a running one to stop at its next step. Raises NotFound."""
     job = get(connection, team_id, job_id)
     if not job.state.is_final:
-        tree = or_(jobs.c.id == job_id, jobs.c.parent_id == job_id)
+        # Of three generations at most: what re-reads sources, its syncs, their documents.
+        syncs = select(jobs.c.id).where(jobs.c.parent_id == job_id, jobs.c.kind == JobKind.SYNC)
+        tree = or_(jobs.c.id == job_id, jobs.c.parent_id == job_id, jobs.c.parent_id.in_(syncs))
         waiting = or_(jobs.c.state == JobState.QUEUED, and_(jobs.c.state == JobState.RUNNING, jobs.c.listed.is_(True)))
         ended = {"state": JobState.CANCELED, "finished_at": utc_now(), **_LET_GO}
         connection.execute(update(jobs).where(tree, waiting).values(**ended))

@@ -272,7 +272,7 @@ jobs = Table(
     Column("kind", String(20), nullable=False),
     Column("queue", String(20), nullable=False),
     Column("state", String(30), nullable=False),
-    Column("parent_id", String(80), index=True),
+    Column("parent_id", String(80)),
     Column("source_id", String(80), index=True),
     Column("document_id", String(80), index=True),
     Column("version", Integer),
@@ -303,6 +303,8 @@ jobs = Table(
     Index(None, "team_id", "id"),
     Index(None, "state", "run_after"),
     Index(None, "state", "kind", "created_at"),
+    # Whether any child is open is asked whenever one of a hundred thousand has ended.
+    Index(None, "parent_id", "state"),
     Index("ix_jobs_out", "team_id", "queue", sqlite_where=IS_OUT, postgresql_where=IS_OUT),
     Index(
         "ix_jobs_waiting",

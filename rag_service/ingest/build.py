@@ -131,7 +131,9 @@ class Build:
             return self._kept
         self._advance(DocumentStatus.PARSING, "parse")
         name = self.document.file_name or self.document.external_id
-        return self.parts.parse(self.parts.blobs.get(self._blob_key), name, self.document.media_type)
+        content = self.parts.blobs.get(self._blob_key)
+        self.stages.measured(bytes=len(content))
+        return self.parts.parse(content, name, self.document.media_type)
 
     @property
     def _content_hash(self) -> str:
@@ -184,6 +186,7 @@ class Build:
         self._advance(DocumentStatus.EMBEDDING, "embed")
         known = self._known([item.chunk.text_hash for item in encoded])
         new = {item.chunk.text_hash: item.text for item in encoded if item.chunk.text_hash not in known}
+        self.stages.measured(chunks=len(encoded), embedded=len(new))
         if new:
             made = self.parts.pipelines.embedder(self.index).embed(list(new.values()), "document")
             known.update(zip(new, made, strict=True))

@@ -16,7 +16,7 @@ from rag_service.db.engine import Transaction
 from rag_service.errors import Conflict, RetryableError
 from rag_service.ingest import audit_trail, notices
 from rag_service.ingest.doorbell import Doorbell
-from rag_service.types import DocumentFailure, DocumentStatus, JobKind, Metadata, new_id
+from rag_service.types import DocumentFailure, DocumentStatus, FromStage, JobKind, Metadata, new_id
 
 Change = Literal["new", "modified", "metadata_modified", "unchanged"]
 OnConflict = Literal["replace", "skip", "error"]
@@ -29,7 +29,8 @@ _ROUNDS = 5
 class Target:
     """Where documents go: `default_acl` is what applies to those without an ACL of their own.
 
-    `bulk`: nobody waits for one of them, so they stand behind uploads. Documents of a sync always do.
+    `bulk`: nobody waits for one of them, so they stand behind uploads. Documents of a sync always do. `anew`: their
+    bytes are read whatever their version tags say, and what has not changed is parsed and indexed once more.
     """
 
     team_id: str
@@ -39,6 +40,7 @@ class Target:
     listing: int = 0
     parent_id: str | None = None
     bulk: bool = False
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +114,14 @@ class Intake:
                     f"There is a document {item.external_id!r} already. Send on_conflict=replace to replace it.",
                     code="document_exists",
                 )
-            if on_conflict == "skip" or (item.version_tag and item.version_tag == row.version_tag):
+            known = item.version_tag and item.version_tag == row.version_tag and not target.anew
+            if on_conflict == "skip" or known:
                 return _Draft(item, row, keep_row=on_conflict == "skip")
         content = item.read()
         digest = hashlib.sha256(content).hexdigest()
         if row is not None and not row.is_deleted and _same_content(row, digest, item):
+            if target.anew:
+                self._blobs.put(owner(row.id, row.version), content)  # where they were lost
             return _Draft(item, row)
         document_id = new_id("doc") if row is None else row.id
         version = 1 if row is None else row.version + 1
@@ -192,11 +197,13 @@ class Intake:
             failed = row.status == DocumentStatus.FAILED and _worth_retrying(row, target)
             if failed or _is_stranded(connection, row):
                 return self._enqueue(transaction, target, self._reopen(connection, row), "unchanged")
-            return Receipt(row, "unchanged")
+            return self._enqueue(transaction, target, row, "unchanged") if target.anew else Receipt(row, "unchanged")
         values = {**described, "version_tag": item.version_tag, "listing": target.listing}
         stored = documents.change(connection, row, values, _tokens(described["acl"], target))
         if stored is None:
             raise _MovedOnError
+        if target.anew:
+            return self._enqueue(transaction, target, stored, "metadata_modified")
         return Receipt(stored, "metadata_modified", self.refresh(transaction, stored, target.parent_id))
 
     def _reopen(self, connection: Connection, row: Document) -> Document:
@@ -218,6 +225,7 @@ class Intake:
             document_id=document.id,
             version=document.version,
             parent_id=target.parent_id,
+            payload={"again": True, "from": FromStage.PARSE} if target.anew else None,
         )
         return Receipt(document, change, job_id)
 

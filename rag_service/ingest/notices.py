@@ -14,7 +14,7 @@ from rag_service.db.jobs import Job
 from rag_service.db.outbox import emit_all
 from rag_service.db.sources import Source
 from rag_service.errors import NotFound
-from rag_service.types import DocumentFailure, EventType, JobState
+from rag_service.types import DocumentFailure, EventType, JobKind, JobState
 
 
 def ready(transaction: Transaction, document: Document, version: int, chunks: int) -> None:
@@ -43,9 +43,10 @@ def deleted(transaction: Transaction, team_id: str, document_ids: Sequence[str])
 
 
 def settle(transaction: Transaction, parent_id: str | None = None) -> None:
-    """End syncs whose documents are all through, see `jobs.settle_parent`, and tell of them."""
+    """End jobs whose children are all through, see `jobs.settle_parent`, and tell of the syncs among them."""
     for job in jobs.settle_parent(transaction.connection, parent_id):
-        sync_finished(transaction, job, job.state)
+        if job.kind == JobKind.SYNC:
+            sync_finished(transaction, job, job.state)
 
 
 def sync_finished(transaction: Transaction, job: Job, state: JobState) -> None:

@@ -19,6 +19,7 @@ from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.hold import PutOffError
 from rag_service.ingest.indexer import Indexer
+from rag_service.ingest.reindex import Reindex
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.stages import RETRIED, Stages, watched
 from rag_service.ingest.sync import Syncer
@@ -84,6 +85,7 @@ class Runner:
     removal: Removal
     calibration: Calibration
     builder: Builder
+    reindex: Reindex
     doorbell: Doorbell
     deliver: Callable[[Job], JobState | None]
     probe: Callable[[Job], object]
@@ -154,14 +156,15 @@ class Runner:
     def _work(self, job: Job, stages: Stages) -> JobState | None:
         if job.cancel_requested:
             return JobState.CANCELED
-        if job.kind == JobKind.SYNC:
-            return self.syncer.run(job)
-        if job.kind == JobKind.CALIBRATE:
-            return self.calibration.run(job)
-        if job.kind == JobKind.BUILD:
-            return self.builder.run(job)
-        if job.kind == JobKind.DELIVER:
-            return self.deliver(job)
+        in_slices: dict[JobKind, Callable[[Job], JobState | None]] = {
+            JobKind.SYNC: self.syncer.run,
+            JobKind.CALIBRATE: self.calibration.run,
+            JobKind.REINDEX: self.reindex.run,
+            JobKind.BUILD: self.builder.run,
+            JobKind.DELIVER: self.deliver,
+        }
+        if job.kind in in_slices:
+            return in_slices[job.kind](job)
         if job.kind == JobKind.INDEX:
             self.indexer.index(job, stages)
         elif job.kind == JobKind.REFRESH:
@@ -223,7 +226,7 @@ class Runner:
         with self.database.transaction() as transaction:
             connection = transaction.connection
             spent = stages.spent_ms()
-            if jobs.finish(connection, job, state, stages_ms=spent):
+            if jobs.finish(connection, job, state, stages_ms=spent, counters=stages.sizes):
                 stages.end(state)
                 if job.kind == JobKind.SYNC:
                     notices.sync_finished(transaction, job, state)

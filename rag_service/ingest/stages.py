@@ -27,6 +27,8 @@ class Stages:
         self.current = first
         self.outcome = CONTINUES
         self.code: str | None = None
+        # How large the work was: bytes parsed, chunks written, vectors computed. With the times that gives rates.
+        self.sizes: dict[str, int] = {}
         self._since = time.perf_counter()
         self._spent: dict[str, float] = {}
         self._span: AbstractContextManager[object] | None = None
@@ -38,6 +40,11 @@ class Stages:
         self.leave()
         self._span = spans.span(f"{self._kind}.{stage}")
         self._span.__enter__()
+
+    def measured(self, **sizes: int) -> None:
+        """The work was this large."""
+        for name, size in sizes.items():
+            self.sizes[name] = self.sizes.get(name, 0) + size
 
     def leave(self) -> None:
         """The present stage is over, as far as traces go."""

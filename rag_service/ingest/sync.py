@@ -45,9 +45,21 @@ class Syncer:
         running = jobs.open_sync(transaction.connection, source.id)
         if running is not None:
             return running
-        payload = {"confirm_deletions": confirm_deletions}
+        return self._queue(transaction, source, {"confirm_deletions": confirm_deletions})
+
+    def start_anew(self, transaction: Transaction, source: Source, parent_id: str) -> str | None:
+        """Queue a sync that reads every item again, whatever its version tag; None while another one is on its way."""
+        if jobs.open_sync(transaction.connection, source.id) is not None:
+            return None
+        return self._queue(transaction, source, {"confirm_deletions": False, "anew": True}, parent_id)
+
+    def _queue(
+        self, transaction: Transaction, source: Source, payload: dict[str, bool], parent_id: str | None = None
+    ) -> str:
         dead_letters.supersede_syncs(transaction.connection, source.id)
-        return self.doorbell.add(transaction, JobKind.SYNC, source.team_id, source_id=source.id, payload=payload)
+        return self.doorbell.add(
+            transaction, JobKind.SYNC, source.team_id, source_id=source.id, parent_id=parent_id, payload=payload
+        )
 
     def run(self, job: Job) -> JobState | None:
         """Run one slice. Returns how the job ended, or None when it goes on (next slice, or waiting for documents)."""
@@ -86,7 +98,8 @@ class _Slice:
     def target(self) -> Target:
         source = self.source
         listing = int(self.job.payload["listing"])
-        return Target(source.team_id, source.collection_id, source.acl, source.id, listing, self.job.id)
+        anew = bool(self.job.payload.get("anew"))
+        return Target(source.team_id, source.collection_id, source.acl, source.id, listing, self.job.id, anew=anew)
 
     def run(self) -> JobState | None:
         connector = self.parts.connect(self.source)

@@ -33,6 +33,7 @@ from rag_service.ingest.drift import Drift
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.intake import Intake
 from rag_service.ingest.progress import ProgressBoard
+from rag_service.ingest.reindex import Reindex
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.runner import Leases, Runner
 from rag_service.ingest.sync import Syncer
@@ -42,6 +43,7 @@ from rag_service.parsing.sandbox import ParserSandbox
 from rag_service.pipelines import Pipelines
 from rag_service.queue import Broker, Sender, check, make_broker
 from rag_service.retrieval.audit import RetrievalAudit
+from rag_service.retrieval.filters import parse_filter
 from rag_service.retrieval.retriever import Retriever
 from rag_service.retrieval.traces import Traces
 from rag_service.retrieval.why_not import WhyNot
@@ -66,7 +68,7 @@ from rag_service.runtime.variants import (
     refuse_impossible,
 )
 from rag_service.settings import Settings
-from rag_service.types import Queue
+from rag_service.types import IndexVersion, Queue
 from rag_service.vectors.base import VectorStore
 from rag_service.webhooks.courier import Courier
 
@@ -117,6 +119,10 @@ class Runtime:
     indexes: Indexes
     courier: Courier
     _locks: list[IO[str]] = field(default_factory=list)
+
+    @property
+    def reindex(self) -> Reindex:
+        return self.runner.reindex
 
     @property
     def keeps_to_itself(self) -> bool:
@@ -261,7 +267,7 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     indexes = _indexes(settings, indexer, bell, retriever, stopping)
     probing = make_probing(settings, database, retriever, doorbell, role=role, pipelines=pipelines, default=embedder)
     leases = Leases(database, settings.lease_s)
-    work = indexer, syncer, removal, calibration, indexes.builder
+    work = indexer, syncer, removal, calibration, indexes.builder, _reindex(settings, indexer, syncer)
     runner = Runner(database, leases, *work, doorbell, courier.run, probing.prober.run, stopping, _worker())
     return Runtime(
         settings=settings,
@@ -330,6 +336,23 @@ def _catalogue(
 
 def _opener(credentials: Credentials, connect: Connect) -> Callable[[Source], Connector | Discreet]:
     return lambda source: connect(source.type, credentials.whole(source))
+
+
+def _reindex(settings: Settings, indexer: Indexer, syncer: Syncer) -> Reindex:
+    def is_paid(index: IndexVersion) -> bool:
+        return bool(index.pipeline.get("embedding", {}).get("embedder", settings.embedder) == "http")
+
+    return Reindex(
+        database=indexer.database,
+        vectors=indexer.vectors,
+        doorbell=syncer.doorbell,
+        intake=syncer.intake,
+        syncer=syncer,
+        pipelines=indexer.pipelines,
+        parse_filter=parse_filter,
+        is_paid=is_paid,
+        stopping=syncer.stopping,
+    )
 
 
 def _worker() -> str:

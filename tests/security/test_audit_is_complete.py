@@ -108,6 +108,12 @@ WRITING: dict[str, tuple[str, Ask]] = {
     "revoke_key": ("key.revoked", lambda at, client: client.delete(f"/v1/teams/{at.team.id}/keys/{at.key()}")),
     "create_backup": ("backup.started", lambda _, client: client.post("/v1/admin/backups", json={})),
     "reconcile": ("reconcile.started", lambda _, client: client.post("/v1/admin/reconcile", json={})),
+    "create_reindex": (
+        "reindex.started",
+        lambda at, client: client.post(
+            "/v1/admin/reindex", json={"scope": {"team": at.team.id}, "from_stage": "metadata"}
+        ),
+    ),
     "create_collection": (
         "collection.created",
         lambda _, client: client.post("/v1/collections", json={"name": fresh("c")}),

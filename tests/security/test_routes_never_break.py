@@ -90,10 +90,19 @@ starts: dict[str, dict[str, Any]] = {
 }
 
 
+class Ids(dict[str, str]):
+    """Ids by the names that paths give them; of what there is none of, one that nobody has."""
+
+    def __missing__(self, name: str) -> str:
+        return f"{name}_of_nobody"
+
+
 @pytest.fixture(scope="module")
 def own(service: Service) -> Team:
     team = service.new_team()
     team.manager.post("/v1/query-sets", json={"name": "golden"}).raise_for_status()
+    probe = {"name": "p", "query": "x", "expect": {"nothing": True}}
+    team.manager.post("/v1/probes", json=probe).raise_for_status()
     return team
 
 
@@ -114,11 +123,11 @@ def test_no_body_breaks_a_route(own: Team, operations: list[tuple[str, str, str]
     made = own.put("Something to change.")
     query_id = own.admin.post("/v1/retrieve", json={"query": "x"}).json()["query_id"]
     ids = {"document_id": made["id"], "job_id": made["job_id"], "collection": "default", "team_id": own.id}
-    ids["query_set"] = "golden"
+    ids |= {"query_set": "golden", "probe_id": own.manager.get("/v1/probes").json()["data"][0]["id"]}
     name, method, path = data.draw(st.sampled_from([row for row in operations if row[1] not in ("get", "delete")]))
     drawn = data.draw(bodies)
     body = {**starts.get(name, {}), **drawn} if isinstance(drawn, dict) else drawn
-    address = path.format_map({**ids, "source_id": "src_none", "key_id": "key_none", "query_id": query_id})
+    address = path.format_map(Ids(ids, query_id=query_id))
     sent = json.dumps(body).encode()
     answer = own.admin.request(method, address, content=sent, headers={"Content-Type": "application/json"})
     assert answer.status_code < 500, answer.text
