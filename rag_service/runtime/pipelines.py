@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -73,7 +74,17 @@ class Models:
             raise ConfigError(f"This embedding cannot be: {first['loc'][0]}: {first['msg']}.") from None
         if wanted.embedder == "http" and not wanted.embedding_url:
             raise ConfigError("An http embedding needs a url, the base URL of an embeddings API.")
+        if not _same_place(self._settings.embedding_url, wanted.embedding_url):
+            # The key is of the API that the settings name, and of no other.
+            return wanted.model_copy(update={"embedding_api_key": None})
         return wanted
+
+
+def _same_place(named: str | None, other: str | None) -> bool:
+    """Whether a key that was set for `named` may be shown to `other`; one set without an address is for any."""
+    if named is None or other is None:
+        return True
+    return urlsplit(named)[:2] == urlsplit(other)[:2]
 
 
 def make_pipelines(settings: Settings, models: Models) -> Pipelines:
