@@ -20,7 +20,7 @@ run: install
 install: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev check
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n 4 --dist loadfile
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
