@@ -255,7 +255,8 @@ chunks = Table(
     Column("tokens", Integer, nullable=False),
     Column("text_hash", String(64), nullable=False),
     Column("index_version", String(80), nullable=False, server_default=""),
-    Index(None, "document_id", "ordinal"),
+    # Both by equality: with one of them alone SQLite took the index below, and read all chunks of the index version.
+    Index(None, "document_id", "index_version", "ordinal"),
     Index(None, "index_version", "text_hash"),
 )
 
