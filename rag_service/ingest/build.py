@@ -8,7 +8,6 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,6 +28,7 @@ from rag_service.types import (
     Chunk,
     ChunkText,
     DocumentStatus,
+    FromStage,
     IndexVersion,
     ParsedDocument,
     SparseVector,
@@ -48,14 +48,6 @@ _HELD_S = 5.0
 _LOOK_AGAIN_S = 0.05
 
 Parse: TypeAlias = Callable[[bytes, str, str | None], ParsedDocument]
-
-
-class Start(StrEnum):
-    """The first stage of the work: what comes before it is taken as it was kept."""
-
-    PARSE = "parse"
-    CHUNK = "chunk"
-    EMBED = "embed"
 
 
 class _MovedError(Exception):
@@ -81,7 +73,8 @@ def chunk_id(document_id: str, version: int, ordinal: int, number: int = 1) -> s
 class Build:
     """With a `job` the document's newest version goes into the active index version and answers from then on.
 
-    Without one the version that answers goes into `index`, another one.
+    Without one the version that answers goes into `index`, another one. `start` is parse, chunk or embed: what comes
+    before it is taken as it was kept.
     """
 
     parts: Indexer
@@ -89,7 +82,7 @@ class Build:
     document: Document
     index: IndexVersion
     stages: Stages
-    start: Start
+    start: FromStage
 
     def run(self) -> bool:
         """False when `index` has ceased to be the active one: nothing of the document is in it."""
@@ -113,7 +106,7 @@ class Build:
     @cached_property
     def _kept(self) -> ParsedDocument | None:
         """The text that answers, as it was parsed; None where not all of it was kept."""
-        if self.start == Start.PARSE or self.document.indexed_version != self._version:
+        if self.start == FromStage.PARSE or self.document.indexed_version != self._version:
             return None
         with self.parts.database.read() as connection:
             kept = indexed.kept_text(connection, self.document)
@@ -165,7 +158,7 @@ class Build:
         return [self._encode(title, place, content) for place, content in enumerate(texts)]
 
     def _texts(self) -> list[ChunkText]:
-        if self.start == Start.EMBED and self._kept is not None:
+        if self.start == FromStage.EMBED and self._kept is not None:
             with self.parts.database.read() as connection:
                 held = chunks.of_document(connection, self.index.id, self.document.id, self._version)
             if held:

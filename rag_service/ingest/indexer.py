@@ -20,7 +20,7 @@ from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
 from rag_service.errors import NotFound
-from rag_service.ingest.build import Build, Parse, Start
+from rag_service.ingest.build import Build, Parse
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.fields import fields_of
 from rag_service.ingest.hold import may_purge
@@ -28,7 +28,7 @@ from rag_service.ingest.intake import owner
 from rag_service.ingest.progress import ProgressBoard
 from rag_service.ingest.stages import Stages
 from rag_service.pipelines import Pipelines
-from rag_service.types import IndexVersion
+from rag_service.types import FromStage, IndexVersion
 from rag_service.vectors.base import VectorStore
 
 
@@ -67,7 +67,7 @@ class Indexer:
             if document.indexed_version is not None:
                 # A narrowed ACL must not wait for the parser: the version that answers meanwhile gets it now.
                 self._update(document, access)
-            start = Start(job.payload.get("from", Start.PARSE)) if again else Start.PARSE
+            start = FromStage(job.payload.get("from", FromStage.PARSE)) if again else FromStage.PARSE
             try:
                 self._build(job, document, stages, start)
             finally:
@@ -103,17 +103,17 @@ class Indexer:
                 return None, AccessTokens((), ())
             return document, documents.tokens(connection, document)
 
-    def _build(self, job: Job, document: Document, stages: Stages, start: Start) -> None:
+    def _build(self, job: Job, document: Document, stages: Stages, start: FromStage) -> None:
         while True:
             index = self._active_index(document)
             if Build(self, job, document, index, stages, start).run():
                 return
             # Another index version has become the active one meanwhile: what was kept is of the former.
-            start = Start.PARSE
+            start = FromStage.PARSE
 
     @staticmethod
-    def _start(index: IndexVersion) -> Start:
-        return Start.PARSE if index.pipeline.get("parsing", {}).get("anew") else Start.CHUNK
+    def _start(index: IndexVersion) -> FromStage:
+        return FromStage.PARSE if index.pipeline.get("parsing", {}).get("anew") else FromStage.CHUNK
 
     def _update(self, document: Document, access: AccessTokens) -> None:
         fields = fields_of(document)
