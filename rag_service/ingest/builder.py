@@ -134,7 +134,7 @@ class Builder:
                 return True
             build = now
             if self.stopping.is_set() or (waiting and time.monotonic() > until):
-                self._hand_back(job)
+                self.bell.doorbell.hand_back(job)
                 return False
         return True
 
@@ -232,11 +232,6 @@ class Builder:
         with self.database.transaction() as transaction:
             over = (IndexState.RETIRED, IndexState.FAILED)
             builds.change(transaction.connection, build.index.id, over, retired_at=utc_now())
-
-    def _hand_back(self, job: Job) -> None:
-        with self.database.transaction() as transaction:
-            if jobs.hand_back(transaction.connection, job):
-                self.bell.doorbell.again(transaction, job)
 
 
 def _has_work(connection: Connection, build: Build) -> bool:

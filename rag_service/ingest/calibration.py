@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from rag_service.db import Database, chunks, collections, indexed, jobs, operations
+from rag_service.db import Database, chunks, collections, indexed, operations
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
@@ -78,7 +78,7 @@ class Calibration:
             except NotFound:
                 return JobState.SUCCEEDED  # the collection has been deleted with its indexes
             if not self._encode(index, until):
-                self._hand_back(job)
+                self.doorbell.hand_back(job)
                 return None
             if not self._moved(index):
                 return JobState.SUCCEEDED
@@ -135,8 +135,3 @@ class Calibration:
         with self.database.transaction() as transaction:
             terms = sum(encoder.lengths(texts))
             indexed.note_encoded(transaction.connection, index, document.id, version, terms)
-
-    def _hand_back(self, job: Job) -> None:
-        with self.database.transaction() as transaction:
-            if jobs.hand_back(transaction.connection, job):
-                self.doorbell.again(transaction, job)

@@ -65,9 +65,11 @@ class Doorbell:
             transaction.on_commit(lambda: self.send(Bell(queue, kind, job_id)))
         return job_id
 
-    def again(self, transaction: Transaction, job: Job) -> None:
-        """Ring for a job that was handed back: its next slice comes after what waits already."""
-        transaction.on_commit(lambda: self.send(bell_of(job)))
+    def hand_back(self, job: Job) -> None:
+        """Leave a job to whoever comes: its next slice comes after what waits already."""
+        with self.database.transaction() as transaction:
+            if jobs.hand_back(transaction.connection, job):
+                transaction.on_commit(lambda: self.send(bell_of(job)))
 
     def follow(self, job: Job) -> None:
         """A job is through: ring for what its team has waiting in the same queue."""

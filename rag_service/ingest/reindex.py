@@ -108,7 +108,7 @@ class Reindex:
                 self._put_off(job)
                 return None
             if time.monotonic() > until or self.stopping.is_set():
-                self._hand_back(job)
+                self.doorbell.hand_back(job)
                 return None
 
     def _queue(self, transaction: Transaction, team: str, wanted: Mapping[str, Any]) -> str:
@@ -136,11 +136,6 @@ class Reindex:
         if listing.is_through:
             notices.settle(transaction, job.id)
         return listing
-
-    def _hand_back(self, job: Job) -> None:
-        with self.database.transaction() as transaction:
-            if jobs.hand_back(transaction.connection, job):
-                self.doorbell.again(transaction, job)
 
     def _put_off(self, job: Job) -> None:
         with self.database.transaction() as transaction:

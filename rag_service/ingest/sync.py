@@ -169,7 +169,7 @@ class _Slice:
             self._listed()
             return _Outcome(None)
         if time.monotonic() - self.began > self.parts.slice_s or self.parts.stopping.is_set():
-            self._hand_back()
+            self.parts.doorbell.hand_back(self.job)
             return _Outcome(None)
         return _GO_ON
 
@@ -202,11 +202,6 @@ class _Slice:
             if jobs.proceed(connection, self.job, listed=True, lease_until=None):
                 sources.change(connection, self.source.id, last_success_at=utc_now(), last_error=None)
                 notices.settle(transaction, self.job.id)
-
-    def _hand_back(self) -> None:
-        with self.parts.database.transaction() as transaction:
-            if jobs.hand_back(transaction.connection, self.job):
-                self.parts.doorbell.again(transaction, self.job)
 
     def _reject(self, external_id: str, code: str, message: str) -> None:
         self._count("failed")

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rag_service import __version__
-from rag_service.db import Connection, Database, Transaction, deliveries, jobs, webhooks
+from rag_service.db import Connection, Database, Transaction, deliveries, webhooks
 from rag_service.db.deliveries import Delivery
 from rag_service.db.jobs import Job
 from rag_service.db.webhooks import Webhook
@@ -93,9 +93,7 @@ class Courier:
         while claimed := self._claimed(str(job.payload["webhook"])):
             self._tell(*claimed)
             if self.stopping.is_set() or time.monotonic() > until:
-                with self.database.transaction() as transaction:
-                    if jobs.hand_back(transaction.connection, job):
-                        self.doorbell.again(transaction, job)
+                self.doorbell.hand_back(job)
                 return None
         return JobState.SUCCEEDED
 
