@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, and_, delete, func, or_, select, update
 
 from rag_service.db.collections import IS_LIVE, index_of
 from rag_service.db.documents import Document, document_of
+from rag_service.db.indexed import answering, select_outdated
 from rag_service.db.pages import Page, fetch_page
 from rag_service.db.tables import chunks, collections, documents, index_versions, indexed_documents, jobs
 from rag_service.errors import NotFound
@@ -149,17 +150,9 @@ def held(connection: Connection, indexes: Sequence[str]) -> dict[str, Held]:
 
 def left(connection: Connection, index: IndexVersion) -> Left:
     """What there is to build, and what of it is still to be done."""
-    mine = and_(indexed_documents.c.index_version == index.id, indexed_documents.c.document_id == documents.c.id)
-    here = and_(
-        documents.c.collection_id == index.collection_id,
-        documents.c.deleted_at.is_(None),
-        documents.c.indexed_version.is_not(None),
-    )
     counts = (func.count(), func.coalesce(func.sum(documents.c.chunk_count), 0))
-    everything = connection.execute(select(*counts).where(here)).one()
-    older = or_(indexed_documents.c.version.is_(None), indexed_documents.c.version != documents.c.indexed_version)
-    pair = documents.outerjoin(indexed_documents, mine)
-    waiting = connection.execute(select(*counts).select_from(pair).where(here, older)).one()
+    everything = connection.execute(select(*counts).where(answering(index.collection_id))).one()
+    waiting = connection.execute(select_outdated(index, *counts)).one()
     return Left(*(int(count) for count in (*everything, *waiting)))
 
 
@@ -232,12 +225,8 @@ def measured(connection: Connection) -> dict[tuple[str, str], Mapping[str, Any]]
 
 def sampled(connection: Connection, collection_id: str, limit: int) -> list[Document]:
     """Some documents that answer, spread over the collection."""
-    here = and_(
-        documents.c.collection_id == collection_id,
-        documents.c.deleted_at.is_(None),
-        documents.c.indexed_version.is_not(None),
-    )
-    ids = list(connection.execute(select(documents.c.id).where(here).order_by(documents.c.id)).scalars())
+    here = select(documents.c.id).where(answering(collection_id))
+    ids = list(connection.execute(here.order_by(documents.c.id)).scalars())
     chosen = ids[:: max(1, len(ids) // limit)][:limit]
     return [document_of(row) for row in connection.execute(select(documents).where(documents.c.id.in_(chosen)))]
 

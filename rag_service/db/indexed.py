@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, func, insert, null, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, insert, null, or_, select, update
 
 from rag_service.db.documents import Document, document_of
 from rag_service.db.tables import chunks, collections, documents, index_versions, indexed_documents
@@ -93,33 +93,32 @@ def outline_of(parsed: ParsedDocument) -> dict[str, Any]:
     return {"title": parsed.title, "layout": parsed.layout, "pages": [[at.start, at.page] for at in parsed.pages]}
 
 
+def answering(collection_id: str) -> ColumnElement[bool]:
+    """The documents of a collection that answer with some version."""
+    return and_(
+        documents.c.collection_id == collection_id,
+        documents.c.deleted_at.is_(None),
+        documents.c.indexed_version.is_not(None),
+    )
+
+
+def select_outdated(index: IndexVersion, *columns: Any) -> Select[Any]:
+    """Over the documents whose answering version `index` neither has nor has failed with."""
+    mine = and_(indexed_documents.c.index_version == index.id, indexed_documents.c.document_id == documents.c.id)
+    older = or_(indexed_documents.c.version.is_(None), indexed_documents.c.version != documents.c.indexed_version)
+    pair = documents.outerjoin(indexed_documents, mine)
+    return select(*columns).select_from(pair).where(answering(index.collection_id), older)
+
+
 def outdated(connection: Connection, index: IndexVersion, limit: int) -> list[Document]:
     """Documents whose answering version `index` does not have yet, in order of id."""
-    query = _outdated(index, *documents.c).order_by(documents.c.id).limit(limit)
+    query = select_outdated(index, *documents.c).order_by(documents.c.id).limit(limit)
     return [document_of(row) for row in connection.execute(query)]
 
 
 def behind(connection: Connection, index: IndexVersion) -> int:
     """How many documents answer with a version that `index` does not have and has not failed with."""
-    return int(connection.execute(_outdated(index, func.count())).scalar_one())
-
-
-def progress(connection: Connection, index: IndexVersion) -> dict[str, int]:
-    """{documents, done, failed, chunks, behind}: of the collection's live documents, and what `index` holds of them."""
-    mine = and_(indexed_documents.c.index_version == index.id, indexed_documents.c.document_id == documents.c.id)
-    failed = func.sum(case((indexed_documents.c.error.is_not(None), 1), else_=0))
-    pair = indexed_documents.join(documents, mine)
-    held = select(func.count(), failed, func.sum(indexed_documents.c.chunk_count)).select_from(pair)
-    there, bad, chunk_count = connection.execute(held.where(documents.c.deleted_at.is_(None))).one()
-    total = select(func.count()).select_from(documents).where(_answers_in(index.collection_id))
-    waiting = behind(connection, index)
-    return {
-        "documents": int(connection.execute(total).scalar_one()),
-        "done": int(there) - int(bad or 0),
-        "failed": int(bad or 0),
-        "chunks": int(chunk_count or 0),
-        "behind": waiting,
-    }
+    return int(connection.execute(select_outdated(index, func.count())).scalar_one())
 
 
 def average_length(connection: Connection, index: IndexVersion) -> float | None:
@@ -200,22 +199,8 @@ def forget_document(connection: Connection, index: IndexVersion, document_id: st
     connection.execute(delete(indexed_documents).where(_row(index.id, document_id)))
 
 
-def forget(connection: Connection, index: str) -> None:
-    """An index version that is over: its chunks and what it answered with."""
-    connection.execute(delete(chunks).where(chunks.c.index_version == index))
-    connection.execute(delete(indexed_documents).where(indexed_documents.c.index_version == index))
-
-
 def _row(index: str, document_id: str) -> ColumnElement[bool]:
     return and_(indexed_documents.c.index_version == index, indexed_documents.c.document_id == document_id)
-
-
-def _answers_in(collection_id: str) -> ColumnElement[bool]:
-    return and_(
-        documents.c.collection_id == collection_id,
-        documents.c.deleted_at.is_(None),
-        documents.c.indexed_version.is_not(None),
-    )
 
 
 def _of(index: IndexVersion, *columns: Any) -> Select[Any]:
@@ -223,13 +208,6 @@ def _of(index: IndexVersion, *columns: Any) -> Select[Any]:
     pair = indexed_documents.join(documents, documents.c.id == indexed_documents.c.document_id)
     mine = indexed_documents.c.index_version == index.id
     return select(*columns).select_from(pair).where(mine, documents.c.deleted_at.is_(None))
-
-
-def _outdated(index: IndexVersion, *columns: Any) -> Select[Any]:
-    mine = and_(indexed_documents.c.index_version == index.id, indexed_documents.c.document_id == documents.c.id)
-    older = or_(indexed_documents.c.version.is_(None), indexed_documents.c.version != documents.c.indexed_version)
-    pair = documents.outerjoin(indexed_documents, mine)
-    return select(*columns).select_from(pair).where(_answers_in(index.collection_id), older)
 
 
 def _set(connection: Connection, index: IndexVersion, **values: object) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rag_service.db import Connection, Database, collections, dead_letters, indexed, jobs, reindexing, sources, teams
+from rag_service.db import Connection, Database, builds, collections, dead_letters, jobs, reindexing, sources, teams
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
@@ -143,7 +143,7 @@ class Reindex:
 
     def _into(self, connection: Connection, index: IndexVersion, from_stage: FromStage) -> Into:
         """What is the same as before has its vector; what the store has lost is computed."""
-        known = indexed.progress(connection, index)["chunks"]
+        known = builds.held(connection, [index.id])[index.id].chunks
         try:
             held = self.vectors.count(index.id)
         except NotFound:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rag_service.access import Principal
-from rag_service.db import collections, documents, indexed
+from rag_service.db import builds, collections, documents, indexed
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.stages import Stages
 from rag_service.retrieval.plan import RetrievalRequest
@@ -167,13 +167,9 @@ def test_changes_reach_every_live_index_version(still: Service, back: bool) -> N
     assert found(team, "porter keys", target)[0] == "a"
     assert "b" in found(team, "leave", target, user="ann")
     with runtime.database.read() as connection:
-        assert indexed.progress(connection, target) | {"chunks": 0} == {
-            "documents": 3,
-            "done": 3,
-            "failed": 0,
-            "behind": 0,
-            "chunks": 0,
-        }
+        left, held = builds.left(connection, target), builds.held(connection, [target.id])[target.id]
+        assert (left.documents, left.waiting, held.documents) == (3, 0, 3)
+        assert builds.failures(connection, target.id, 1) == (0, [])
     assert switch(runtime, former, target)
     assert set(found(team, "leave")) == {"a", "d"}
     assert found(team, "porter keys")[0] == "a"
