@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rag_service.cli.failure import FAILED, MISUSED, CommandFailed
+from rag_service.cli.options import given
 
 if TYPE_CHECKING:
     import httpx
@@ -90,9 +91,8 @@ class Service:
         """An answer that is not JSON, as it comes. Raises CommandFailed."""
         import httpx
 
-        given = {name: value for name, value in params.items() if value is not None}
         try:
-            with self._http.stream("GET", path, params=given, headers=self._team_of(path)) as answer:
+            with self._http.stream("GET", path, params=given(**params), headers=self._team_of(path)) as answer:
                 if not answer.is_success:
                     answer.read()
                     _body(answer)
@@ -117,7 +117,7 @@ class Service:
     def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
         import httpx
 
-        params = {name: value for name, value in (request.pop("params", None) or {}).items() if value is not None}
+        params = given(**(request.pop("params", None) or {}))
         try:
             if not urlsplit(self.url).hostname:
                 raise httpx.InvalidURL(self.url)

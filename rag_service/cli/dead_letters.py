@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from rag_service.cli.failure import MISUSED, CommandFailed
-from rag_service.cli.options import Limit
+from rag_service.cli.options import Limit, given
 from rag_service.cli.output import moment
 from rag_service.cli.session import Session, connected
 
@@ -92,9 +92,8 @@ def _filter(
     session: Session, kind: str | None, error_class: str | None, code: str | None, *ids: str | None
 ) -> dict[str, Any]:
     source, document = ids
-    given = {"team": session.service.named_team, "kind": kind, "error_class": error_class, "code": code}
-    given |= {"source": source, "document": document}
-    return {name: value for name, value in given.items() if value is not None}
+    team = session.service.named_team
+    return given(team=team, kind=kind, error_class=error_class, code=code, source=source, document=document)
 
 
 def _which(narrowing: dict[str, Any], ids: list[str] | None, every: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rag_service.cli.evaluation_checks import Check, checks, read_baseline, thre
 from rag_service.cli.evaluation_files import junit, markdown, score
 from rag_service.cli.evaluation_run import PATH, ask_all, queries_in, queries_of
 from rag_service.cli.failure import MISUSED, CommandFailed
-from rag_service.cli.options import Limit
+from rag_service.cli.options import Limit, given
 from rag_service.cli.output import Output, moment
 from rag_service.cli.session import Session, connected
 
@@ -100,9 +100,8 @@ def import_set(
     from rag_service.evaluation.files import write_file
 
     packed = write_file(queries_in(source), "zip")
-    fields = {"name": name, "collection": collection, "on_conflict": "replace" if replace else None}
-    given = {field: value for field, value in fields.items() if value is not None}
-    made = session.service.send("POST", f"{PATH}:import", data=given, files={"file": ("queries.zip", packed)})
+    wanted = given(name=name, collection=collection, on_conflict="replace" if replace else None)
+    made = session.service.send("POST", f"{PATH}:import", data=wanted, files={"file": ("queries.zip", packed)})
     session.output.data(made)
     session.output.show(f"{made['name']}: {made['query_count']} queries about {made['collection']}.")
 
@@ -123,9 +122,8 @@ def set_from_feedback(
     signals: Annotated[bool, typer.Option("--signals", help="Take what was copied or clicked, too.")] = False,
 ) -> None:
     """Make a query set of what people said of answers."""
-    wanted = {"name": name, "collection": collection, "since": since, "min_likes": min_likes, "signals": signals}
-    given = {field: value for field, value in wanted.items() if value is not None}
-    made = session.service.post(f"{PATH}:from-feedback", given)
+    wanted = given(name=name, collection=collection, since=since, min_likes=min_likes, signals=signals)
+    made = session.service.post(f"{PATH}:from-feedback", wanted)
     session.output.data(made)
     session.output.show(f"{made['name']}: {made['query_count']} queries about {made['collection']}.")
 

@@ -21,7 +21,7 @@ from rag_service.cli.index_pipeline import (
 )
 from rag_service.cli.index_progress import follow
 from rag_service.cli.index_shown import show_quality, show_switch, show_version, version_row
-from rag_service.cli.options import Limit
+from rag_service.cli.options import Limit, given
 from rag_service.cli.session import Session, connected
 
 commands = typer.Typer(
@@ -78,7 +78,7 @@ def plan(
         language=language,
         parse_anew=parse_anew,
     )
-    body = _body(collection, wanted, priority, threads) | {"dry_run": True}
+    body = given(collection=collection, pipeline=wanted, priority=priority, max_concurrency=threads, dry_run=True)
     made = session.service.post(PATH, body)
     session.output.data(made)
     estimate = made["estimate"]
@@ -128,7 +128,8 @@ def build(
         language=language,
         parse_anew=parse_anew,
     )
-    made = session.service.post(PATH, _body(collection, wanted, priority, threads) | {"note": note})
+    body = given(collection=collection, pipeline=wanted, priority=priority, max_concurrency=threads, note=note)
+    made = session.service.post(PATH, body)
     if watch_it:
         made = follow(session, f"{PATH}/{made['id']}")
     session.output.data(made)
@@ -174,8 +175,8 @@ def show(session: Session, index: IndexId) -> None:
 @connected
 def change(session: Session, index: IndexId, *, priority: Priority = None, threads: Threads = None) -> None:
     """Give a build more or less of the machine."""
-    wanted = {"priority": priority, "max_concurrency": threads}
-    made = session.service.send("PATCH", f"{PATH}/{index}", json={k: v for k, v in wanted.items() if v is not None})
+    wanted = given(priority=priority, max_concurrency=threads)
+    made = session.service.send("PATCH", f"{PATH}/{index}", json=wanted)
     session.output.data(made)
     session.output.show(f"{index}: priority {made['priority']}, {made['max_concurrency']} at a time.")
 
@@ -205,7 +206,7 @@ def cancel(session: Session, index: IndexId) -> None:
 @connected
 def evaluate(session: Session, index: IndexId, *, query_set: QuerySet = None, sample: Sample = None) -> None:
     """Compare it with the index that answers, question by question."""
-    made = session.service.post(f"{PATH}/{index}:evaluate", _asked(query_set, sample))
+    made = session.service.post(f"{PATH}/{index}:evaluate", given(query_set=query_set, sample=sample))
     session.output.data(made)
     show_quality(session.output, made["quality"])
 
@@ -231,10 +232,9 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="Switch whatever the comparison says.")] = False,
 ) -> None:
     """Let it answer from now on. The former one is kept up to date for a while, for `rag index rollback`."""
-    gate = {"metric": metric, "min_delta": min_delta, "max_worse_queries": max_worse}
-    body: dict[str, Any] = {**_asked(query_set, sample), "force": force}
+    body: dict[str, Any] = {**given(query_set=query_set, sample=sample), "force": force}
     if metric is not None or max_worse is not None:
-        body["gate"] = {name: value for name, value in gate.items() if value is not None}
+        body["gate"] = given(metric=metric, min_delta=min_delta, max_worse_queries=max_worse)
     made = session.service.post(f"{PATH}/{index}:promote", body)
     session.output.data(made)
     show_switch(session.output, made)
@@ -259,16 +259,6 @@ def rollback(
     made = session.service.post(f"{PATH}/{index}:rollback")
     session.output.data(made)
     show_switch(session.output, made)
-
-
-def _body(collection: str, wanted: dict[str, Any], priority: str | None, threads: int | None) -> dict[str, Any]:
-    given = {"collection": collection, "pipeline": wanted, "priority": priority, "max_concurrency": threads}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _asked(query_set: str | None, sample: int | None) -> dict[str, Any]:
-    given = {"query_set": query_set, "sample": sample}
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _ask(session: Session, index: str, action: str) -> None:

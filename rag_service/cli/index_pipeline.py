@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from rag_service.cli.options import given
+
 _PANEL = "Pipeline"
 
 
@@ -50,15 +52,10 @@ def pipeline(
     parse_anew: bool,
 ) -> dict[str, Any]:
     """What differs from the settings, in the service's shape; what no option names is left to them."""
-    embedding = {"embedder": embedder, "model": model, "url": url, "dimensions": dimensions, "window": window}
     parts = {
-        "embedding": _given(embedding),
-        "chunking": _given({"tokens": tokens, "context": context}),
+        "embedding": given(embedder=embedder, model=model, url=url, dimensions=dimensions, window=window),
+        "chunking": given(tokens=tokens, context=context),
         "language": language,
         "parsing": {"anew": True} if parse_anew else {},
     }
     return {name: part for name, part in parts.items() if part}
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}

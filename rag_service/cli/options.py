@@ -45,6 +45,11 @@ Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=100_000, 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once instead of waiting for the end.")]
 
 
+def given(**values: Any) -> dict[str, Any]:
+    """Those that an option or argument said something of: what is left out is the service's to decide."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def acl(
     public: bool,
     users: Sequence[str] | None,
@@ -59,10 +64,10 @@ def acl(
     return {"public": public, **{name: list(members or ()) for name, members in lists.items()}}
 
 
-def pairs(given: Sequence[str] | None, option: str) -> dict[str, Any]:
+def pairs(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
     """key=value pairs. A value that is JSON (a number, true, a list) is read as such, anything else is text."""
     values: dict[str, Any] = {}
-    for pair in given or ():
+    for pair in texts or ():
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise CommandFailed(f"{option} {pair} is no pair.", f"Write {option} key=value.", exit_code=MISUSED)
@@ -70,12 +75,12 @@ def pairs(given: Sequence[str] | None, option: str) -> dict[str, Any]:
     return values
 
 
-def json_object(given: str | None, option: str, example: str) -> dict[str, Any] | None:
+def json_object(text: str | None, option: str, example: str) -> dict[str, Any] | None:
     """An option whose value is a JSON object."""
-    if given is None:
+    if text is None:
         return None
     try:
-        value = json.loads(given)
+        value = json.loads(text)
     except ValueError:
         value = None
     if not isinstance(value, dict):

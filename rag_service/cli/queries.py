@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rag_service.cli.failure import MISUSED, CommandFailed
-from rag_service.cli.options import AsGroups, AsUser, Collections, Mode, Narrowing, TopK
+from rag_service.cli.options import AsGroups, AsUser, Collections, Mode, Narrowing, TopK, given
 from rag_service.cli.output import Output, moment, printable
 from rag_service.cli.search import question
 from rag_service.cli.session import Session, connected
@@ -83,9 +83,7 @@ def replay_query(
     ] = None,
 ) -> None:
     """Ask the same again, and show what appeared, vanished and moved."""
-    wanted = {"query": query, "index_version": index_version}
-    given = {name: value for name, value in wanted.items() if value is not None}
-    replay = session.service.post(f"/v1/queries/{query_id}/replay", given)
+    replay = session.service.post(f"/v1/queries/{query_id}/replay", given(query=query, index_version=index_version))
     session.output.data(replay)
     _show_difference(session.output, replay)
 

@@ -9,7 +9,7 @@ import typer
 
 from rag_service.cli.failure import MISUSED, CommandFailed
 from rag_service.cli.jobs import looks, require_success
-from rag_service.cli.options import Narrowing, NoWait, json_object
+from rag_service.cli.options import Narrowing, NoWait, given, json_object
 from rag_service.cli.output import Output
 from rag_service.cli.session import Session, connected
 
@@ -45,14 +45,14 @@ def reindex(
 ) -> None:
     """Work on documents anew from what is kept of them: show what it takes, ask, do it. --team narrows it to one."""
     team = session.service.named_team
-    scope = {
-        "team": team,
-        "collection": collection,
-        "source": source,
-        "filter": json_object(narrowing, "--filter", '{"department": "hr"}'),
-        "failed_only": failed_only,
-    }
-    wanted = {"scope": {name: value for name, value in scope.items() if value is not None}, "from_stage": from_stage}
+    scope = given(
+        team=team,
+        collection=collection,
+        source=source,
+        filter=json_object(narrowing, "--filter", '{"department": "hr"}'),
+        failed_only=failed_only,
+    )
+    wanted = {"scope": scope, "from_stage": from_stage}
     plan = session.service.post(_PATH, {**wanted, "dry_run": True})["plan"]
     show_plan(session.output, plan)
     if dry_run:

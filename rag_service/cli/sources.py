@@ -9,7 +9,7 @@ import typer
 
 from rag_service.cli.failure import FAILED, MISUSED, CommandFailed
 from rag_service.cli.jobs import progress_of, require_success, wait_for_job
-from rag_service.cli.options import Groups, Limit, NoWait, Public, Users, acl, pairs
+from rag_service.cli.options import Groups, Limit, NoWait, Public, Users, acl, given, pairs
 from rag_service.cli.output import moment
 from rag_service.cli.session import Session, connected
 
@@ -47,12 +47,8 @@ def add_source(
     values = pairs(config, "--config")
     if root is not None:
         values["root"] = str(root.expanduser().resolve())
-    wanted: dict[str, Any] = {"name": name, "type": source_type, "config": values}
-    if (readers := acl(public, users, groups)) is not None:
-        wanted["acl"] = readers
-    wanted |= {
-        field: value for field, value in (("collection", collection), ("schedule_s", every)) if value is not None
-    }
+    readers = acl(public, users, groups)
+    wanted = given(name=name, type=source_type, config=values, acl=readers, collection=collection, schedule_s=every)
     source = session.service.post("/v1/sources", wanted)
     session.output.data(source)
     session.output.show(f"Source {source['name']} is there. Read it now: rag source sync {source['name']}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rag_service.cli.failure import MISUSED, CommandFailed
-from rag_service.cli.options import Limit
+from rag_service.cli.options import Limit, given
 from rag_service.cli.output import moment
 from rag_service.cli.session import Session, connected
 
@@ -64,16 +64,9 @@ def create_key(
     ] = None,
 ) -> None:
     """Make an API key for a team. It is shown once and stored hashed."""
-    wanted = {
-        "name": name,
-        "scopes": scopes or ["query"],
-        "user": user,
-        "groups": groups,
-        "expires_at": _in_days(expires_in_days),
-    }
-    key = session.service.post(
-        f"{_keys_of(session)}", {field: value for field, value in wanted.items() if value is not None}
-    )
+    expires_at = _in_days(expires_in_days)
+    wanted = given(name=name, scopes=scopes or ["query"], user=user, groups=groups, expires_at=expires_at)
+    key = session.service.post(_keys_of(session), wanted)
     session.output.data(key)
     session.output.show(str(key["key"]))
     if not session.output.as_json:

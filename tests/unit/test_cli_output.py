@@ -191,6 +191,15 @@ def test_no_reader_means_no_acl_and_any_reader_makes_one() -> None:
     assert (options.acl(False, ["ada"], None, None, ["interns"]) or {})["deny_groups"] == ["interns"]
 
 
+def test_only_what_was_not_given_is_left_to_the_service() -> None:
+    assert options.given(name="", top_k=0, public=False, groups=[], mode=None) == {
+        "name": "",
+        "top_k": 0,
+        "public": False,
+        "groups": [],
+    }
+
+
 @pytest.mark.parametrize("given", ["{", "[]", "1", "null"])
 def test_a_filter_that_is_no_json_object_is_refused_with_an_example(given: str) -> None:
     with pytest.raises(CommandFailed, match="no JSON object") as refused:
