@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,9 +13,9 @@ from pathlib import Path
 
 import httpx
 
-_KEY = "benchmark-admin-key-0123456789"
+from benchmarks.service import ADMIN_KEY, free_port, wait_until_ready
+
 TEAM = "bench"
-_START_S = 120
 _UNLIMITED = {f"RAG_RATE_{kind}": "0" for kind in ("RETRIEVE", "READ", "WRITE", "ADMIN", "REFUSED")}
 
 
@@ -31,25 +30,23 @@ class Killable:
     _down: list[tuple[float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = int(free.getsockname()[1])
-        headers = {"Authorization": f"Bearer {_KEY}", "X-Rag-Team": TEAM}
+        self._port = free_port()
+        headers = {"Authorization": f"Bearer {ADMIN_KEY}", "X-Rag-Team": TEAM}
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self._port}", headers=headers, timeout=60)
 
     def start(self) -> None:
-        environment = {**os.environ, **_UNLIMITED, "RAG_DATA_DIR": str(self.data_dir), "RAG_ADMIN_KEY": _KEY}
+        environment = {**os.environ, **_UNLIMITED, "RAG_DATA_DIR": str(self.data_dir), "RAG_ADMIN_KEY": ADMIN_KEY}
         command = [sys.executable, "-m", "rag_service", "serve", "--host", "127.0.0.1", "--port", str(self._port)]
         self._process = subprocess.Popen(
             command, env={**environment, **self.settings}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        self._wait_until_ready()
+        wait_until_ready(self._process, self.http)
 
     def make_team(self) -> None:
         team = httpx.post(
             f"{self.http.base_url}/v1/teams",
             json={"id": TEAM, "name": "Benchmark"},
-            headers={"Authorization": f"Bearer {_KEY}"},
+            headers={"Authorization": f"Bearer {ADMIN_KEY}"},
         )
         team.raise_for_status()
 
@@ -77,16 +74,3 @@ class Killable:
             self._process.wait(timeout=60)
             self._process = None
         self.http.close()
-
-    def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + _START_S
-        while time.monotonic() < deadline:
-            if self._process is None or self._process.poll() is not None:
-                raise RuntimeError("the service ended while it started")
-            try:
-                if self.http.get("/readyz", timeout=2).is_success:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
-        raise RuntimeError(f"the service was not ready within {_START_S} s")

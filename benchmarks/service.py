@@ -19,7 +19,7 @@ import httpx
 import psutil
 
 _START_S = 120
-_ADMIN_KEY = "benchmark-admin-key-0123456789"
+ADMIN_KEY = "benchmark-admin-key-0123456789"
 
 
 @dataclass(frozen=True)
@@ -74,20 +74,18 @@ class Service:
 @contextmanager
 def running_service(keep: Path | None = None, **settings: str) -> Iterator[Service]:
     """Start `rag serve`, make the team, and end the process at the end. Data goes to `keep`, or away."""
-    with tempfile.TemporaryDirectory(prefix="rag-bench-") as fresh, socket.socket() as free:
+    with tempfile.TemporaryDirectory(prefix="rag-bench-") as fresh:
         folder = str(keep or fresh)
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+        port = free_port()
         given = {f"RAG_{name.upper()}": value for name, value in settings.items()}
-        environment = {**os.environ, "RAG_DATA_DIR": folder, "RAG_ADMIN_KEY": _ADMIN_KEY, **given}
+        environment = {**os.environ, "RAG_DATA_DIR": folder, "RAG_ADMIN_KEY": ADMIN_KEY, **given}
         environment.setdefault("RAG_MODELS_DIR", str(Path(tempfile.gettempdir()) / "rag-bench-models"))
         command = [sys.executable, "-m", "rag_service", "serve", "--host", "127.0.0.1", "--port", str(port)]
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
             try:
-                headers = {"Authorization": f"Bearer {_ADMIN_KEY}"}
+                headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
                 with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=300) as http:
-                    _wait_until_ready(process, http)
+                    wait_until_ready(process, http)
                     service = Service(http, Path(folder), process.pid)
                     if "bench" not in {team["id"] for team in service.get("/v1/teams")["data"]}:
                         service.post("/v1/teams", {"id": "bench", "name": "Benchmark"})
@@ -98,15 +96,23 @@ def running_service(keep: Path | None = None, **settings: str) -> Iterator[Servi
                 process.wait(timeout=60)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], http: httpx.Client) -> None:
+def free_port() -> int:
+    """Of loopback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], http: httpx.Client) -> None:
+    """Raises RuntimeError when the process ends or takes too long."""
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError("the service ended while it started; see its messages above")
+            raise RuntimeError("the service ended while it started")
         try:
-            if http.get("/readyz").is_success:
+            if http.get("/readyz", timeout=2).is_success:
                 return
         except httpx.TransportError:
             pass
-        time.sleep(0.1)
+        time.sleep(0.05)
     raise RuntimeError(f"the service was not ready within {_START_S} s")
