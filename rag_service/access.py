@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from connectors.base import Acl
+from rag_service.types import Person
 
 PUBLIC = "public"
 MANAGE = "manage"
@@ -44,6 +45,13 @@ class AccessScope:
     def __post_init__(self) -> None:
         if not self.team or not self.tokens:
             raise ValueError("an access scope needs a team and at least one token")
+
+
+def principal_for(team: str, person: Person | None) -> Principal:
+    """Exactly this person; where none is named, somebody who reads all of the team's documents."""
+    if person is None:
+        return Principal(team, manages=True)
+    return Principal(team, person.user, frozenset(person.groups))
 
 
 def tokens_of(acl: Acl) -> AccessTokens:

@@ -346,6 +346,11 @@ class Person:
     user: str | None = None
     groups: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Person:
+        """Of {"user", "groups"}, as a question is kept; either may be missing."""
+        return cls(values.get("user"), tuple(values.get("groups") or ()))
+
 
 @dataclass(frozen=True, slots=True)
 class Expected:
@@ -384,7 +389,7 @@ class LabelledQuery:
             query=values["query"],
             expected=tuple(Expected(**one) for one in values.get("expected") or ()),
             expect_nothing=bool(values.get("expect_nothing")),
-            as_user=None if person is None else Person(person.get("user"), tuple(person.get("groups") or ())),
+            as_user=None if person is None else Person.of(person),
             filter=values.get("filter"),
             min_score=values.get("min_score"),
         )

@@ -93,7 +93,7 @@ def _asker(row: Row[Any]) -> Person | None:
     The key of a person that manages too is taken for that person, and one that is gone for nobody: never for more.
     """
     if row.as_user is not None:
-        return Person(row.as_user.get("user"), tuple(row.as_user.get("groups") or ()))
+        return Person.of(row.as_user)
     return None if row.key_id is None else _of_key(row)
 
 

@@ -106,7 +106,7 @@ def _count(question: _Question, said: Judgement) -> None:
 
 def _asker(said: Judgement, askers: Mapping[str, Person | None]) -> Person | None:
     if said.as_user is not None:
-        return Person(said.as_user.get("user"), tuple(said.as_user.get("groups") or ()))
+        return Person.of(said.as_user)
     return askers.get(said.key_id, Person())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rag_service.access import Principal
+from rag_service.access import principal_for
 from rag_service.evaluation.report import Report, report
 from rag_service.evaluation.scoring import DEPTH, Answered, Found
 from rag_service.retrieval.filters import parse_filter
@@ -39,15 +39,8 @@ def ask(retriever: Retriever, subject: Subject, query: LabelledQuery) -> Answere
         max_chunks_per_document=1,
         index_version=subject.index_version,
     )
-    answer = retriever.retrieve(request, _principal(subject.team, query))
+    answer = retriever.retrieve(request, principal_for(subject.team, query.as_user))
     return Answered(_documents(answer.hits), answer.usage.total_ms, degraded=bool(answer.degraded))
-
-
-def _principal(team: str, query: LabelledQuery) -> Principal:
-    """Exactly that person; where none is named, who reads all of the team."""
-    if query.as_user is None:
-        return Principal(team, manages=True)
-    return Principal(team, query.as_user.user, frozenset(query.as_user.groups))
 
 
 def _documents(hits: Iterable[Hit]) -> tuple[Found, ...]:

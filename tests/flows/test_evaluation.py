@@ -125,7 +125,7 @@ class TestRun:
     def test_that_asked_with_the_rights_of_the_team_would_be_noticed(
         self, filled: Team, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(running, "_principal", lambda team, _: Principal(team, manages=True))
+        monkeypatch.setattr(running, "principal_for", lambda team, _: Principal(team, manages=True))
         assert evaluated(filled, OF_THE_BOARD).metrics["abstention"] == 0.0
 
     def test_reads_the_whole_team_for_queries_that_name_nobody(self, filled: Team) -> None:

@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.base import Acl
-from rag_service.access import MANAGE, PUBLIC, AccessScope, Principal, may_read, narrows, scope_of, tokens_of
+from rag_service.access import (
+    MANAGE,
+    PUBLIC,
+    AccessScope,
+    Principal,
+    may_read,
+    narrows,
+    principal_for,
+    scope_of,
+    tokens_of,
+)
+from rag_service.types import Person
 
 NAMES = st.lists(st.sampled_from(["ann", "bob", "cas", "dev", "hr"]), max_size=4).map(tuple)
 ACLS = st.builds(Acl, public=st.booleans(), users=NAMES, groups=NAMES, deny_users=NAMES, deny_groups=NAMES)
@@ -42,6 +53,13 @@ def test_a_document_without_an_acl_is_for_managers_only() -> None:
     nobodys = tokens_of(Acl())
     assert may_read(scope_of(Principal("red", manages=True)), "red", nobodys)
     assert not may_read(scope_of(Principal("red", "ann", frozenset({"dev"}))), "red", nobodys)
+
+
+def test_a_question_for_a_person_is_asked_with_exactly_their_rights() -> None:
+    ada = principal_for("a", Person("ada", ("staff",)))
+    assert scope_of(ada).tokens == {PUBLIC, "user:ada", "group:staff"}
+    assert scope_of(principal_for("a", Person())).tokens == {PUBLIC}
+    assert scope_of(principal_for("a", None)).tokens == {PUBLIC, MANAGE}
 
 
 def test_deny_wins_over_every_way_in() -> None:

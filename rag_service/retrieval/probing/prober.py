@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from rag_service.access import Principal, scope_of
+from rag_service.access import Principal, principal_for, scope_of
 from rag_service.db import Database, Transaction, freshness, outbox, probes, witness
 from rag_service.db.jobs import Job
 from rag_service.db.probes import Probe, Run
@@ -29,7 +29,7 @@ from rag_service.retrieval.probing.checks import (
     recall_of,
 )
 from rag_service.retrieval.retriever import Retriever
-from rag_service.types import EventType, ProbeState, new_id, utc_now
+from rag_service.types import EventType, Person, ProbeState, new_id, utc_now
 
 log = logging.getLogger("rag_service.probing")
 
@@ -99,7 +99,7 @@ class Prober:
 
     def _asked(self, probe: Probe, expected: Expectation) -> tuple[Sequence[Found], list[Failure]]:
         """The hits that are the team's own, and what is wrong with all of them."""
-        request, principal = request_of(probe), principal_of(probe)
+        request, principal = request_of(probe), _principal(probe)
         hits, breaches = self._looked(request, principal)
         if breaches:
             # Somebody may have lost the right to read it in between: what is wrong is wrong at the second look too.
@@ -145,12 +145,9 @@ def request_of(probe: Probe) -> RetrievalRequest:
     )
 
 
-def principal_of(probe: Probe) -> Principal:
-    """The person that the probe asks for; where it names none, somebody who reads all of the team's documents."""
+def _principal(probe: Probe) -> Principal:
     person = probe.question.get("as_user")
-    if person is None:
-        return Principal(probe.team_id, manages=True)
-    return Principal(probe.team_id, person["user"], frozenset(person["groups"]))
+    return principal_for(probe.team_id, None if person is None else Person.of(person))
 
 
 def _is_news(before: Probe, run: Run) -> bool:
