@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rag_service.db import chunks, collections, documents, inventory
-from rag_service.ingest.fields import fields_of
+from rag_service.db.fields import fields_of
 from rag_service.runtime import Runtime
 from rag_service.types import IndexVersion
 from rag_service.vectors.base import IndexSpec, VectorPoint

@@ -22,8 +22,8 @@ from rag_service.backup.take import Progress
 from rag_service.blobs import BlobStore
 from rag_service.db import Connection, Database, chunks, collections, documents, inventory, snapshot
 from rag_service.db.documents import Document
+from rag_service.db.fields import fields_of
 from rag_service.errors import Conflict, InvalidRequest
-from rag_service.ingest.fields import fields_of
 from rag_service.types import IndexVersion
 from rag_service.vectors.base import IndexSpec, VectorPoint, VectorStore
 

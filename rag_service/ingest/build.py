@@ -17,10 +17,10 @@ from rag_service.access import AccessTokens
 from rag_service.chunking.base import Chunker
 from rag_service.db import Connection, chunks, collections, documents, indexed, jobs
 from rag_service.db.documents import Document
+from rag_service.db.fields import fields_of
 from rag_service.db.jobs import Job
 from rag_service.errors import NotFound, UnsupportedDocument
 from rag_service.ingest import notices
-from rag_service.ingest.fields import fields_of
 from rag_service.ingest.hold import SwitchingIndexError, may_purge
 from rag_service.ingest.intake import owner
 from rag_service.ingest.stages import Stages

@@ -16,13 +16,13 @@ from typing import Any
 from rag_service.db import Connection, Database, builds, collections, dead_letters, jobs, reindexing, sources, teams
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
+from rag_service.db.fields import fields_of
 from rag_service.db.jobs import Job
 from rag_service.db.reindexing import Selection
 from rag_service.errors import InvalidRequest, NotFound
 from rag_service.ingest import notices
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.estimate import Estimate, Into, estimate, lacking
-from rag_service.ingest.fields import fields_of
 from rag_service.ingest.intake import Intake
 from rag_service.ingest.sync import Syncer
 from rag_service.pipelines import Pipelines

@@ -16,6 +16,7 @@ import numpy as np
 from rag_service.access import AccessScope, Principal, scope_of
 from rag_service.db import Connection, Database, acls, chunks, collections, documents, jobs
 from rag_service.db.documents import Document
+from rag_service.db.fields import fields_of
 from rag_service.db.jobs import JobFilter
 from rag_service.errors import Conflict, NotFound
 from rag_service.retrieval.clauses import failing, values, written
@@ -191,17 +192,7 @@ def _standing(connection: Connection, document: Document, scope: AccessScope) ->
 
 
 def _filtered(document: Document, clause: Filter) -> _Standing:
-    fields = {
-        "source": document.source_id or None,
-        "title": document.title,
-        "media_type": document.media_type,
-        "external_id": document.external_id,
-        "uri": document.uri,
-        "created_at": document.created_at.isoformat(),
-        "updated_at": document.updated_at.isoformat(),
-        "metadata": document.metadata,
-    }
-    detail = {"clause": written(clause), "values": values(clause, fields)}
+    detail = {"clause": written(clause), "values": values(clause, fields_of(document))}
     return "filtered_out", "This condition of the filter does not hold for it.", detail
 
 
