@@ -24,7 +24,7 @@ import numpy as np
 
 from rag_service.access import AccessTokens
 from rag_service.errors import FatalError, InvalidRequest
-from rag_service.types import Scalar, SparseVector, Vector
+from rag_service.types import Scalar, SparseVector
 from rag_service.vectors.base import StoredPoint, VectorPoint
 
 KEYWORD_KEYS = ("team", "allow", "deny", "document_id", "terms")
@@ -67,10 +67,13 @@ def changes(
     return changed
 
 
-def stored_point(
-    chunk_id: str, payload: Mapping[str, Any], dense: Vector | None, lexical: SparseVector | None
-) -> StoredPoint:
-    """A point as it is read back. Tokens that are missing from it are no error: reconciling finds them."""
+def stored_point(chunk_id: str, payload: Mapping[str, Any], vectors: object) -> StoredPoint:
+    """A point as it is read back, with its vectors by leg if they were asked for.
+
+    Tokens that are missing from it are no error: reconciling finds them.
+    """
+    held: Mapping[str, Any] = vectors if isinstance(vectors, dict) else {}
+    dense, terms = held.get("dense"), held.get("lexical")
     return StoredPoint(
         chunk_id=chunk_id,
         team=payload.get("team", ""),
@@ -78,8 +81,8 @@ def stored_point(
         version=payload["version"],
         text_hash=payload["text_hash"],
         access=AccessTokens(tuple(payload.get("allow") or ()), tuple(payload.get("deny") or ())),
-        dense=dense,
-        lexical=lexical,
+        dense=None if dense is None else np.asarray(dense, dtype=np.float32),
+        lexical=None if terms is None else SparseVector(terms.indices, terms.values),
     )
 
 

@@ -10,7 +10,6 @@ from itertools import groupby, islice
 from typing import Any, TypeAlias
 
 import httpx
-import numpy as np
 from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
@@ -284,14 +283,7 @@ def _query(query: LegQuery) -> models.QueryRequest:
 
 
 def _stored(record: models.Record) -> StoredPoint:
-    held: Mapping[str, Any] = record.vector if isinstance(record.vector, dict) else {}
-    dense, terms = held.get("dense"), held.get("lexical")
-    return stored_point(
-        str(record.id),
-        record.payload or {},
-        None if dense is None else np.asarray(dense, dtype=np.float32),
-        None if terms is None else SparseVector(terms.indices, terms.values),
-    )
+    return stored_point(str(record.id), record.payload or {}, record.vector)
 
 
 def _sparse(vector: SparseVector) -> models.SparseVector:

@@ -20,7 +20,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import numpy as np
 import qdrant_edge as qdrant
 
 from rag_service.errors import NotFound, RagError, RetryableError
@@ -287,14 +286,7 @@ class Shard:
 
 
 def _stored(record: qdrant.Record) -> StoredPoint:
-    held: Mapping[str, Any] = record.vector if isinstance(record.vector, dict) else {}
-    dense, terms = held.get("dense"), held.get("lexical")
-    return stored_point(
-        str(record.id),
-        record.payload or {},
-        None if dense is None else np.asarray(dense, dtype=np.float32),
-        None if terms is None else SparseVector(terms.indices, terms.values),
-    )
+    return stored_point(str(record.id), record.payload or {}, record.vector)
 
 
 def _vocabulary(edge: qdrant.EdgeShard) -> Vocabulary:
