@@ -50,6 +50,11 @@ def given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def asker(user: str | None, groups: Sequence[str] | None) -> dict[str, Any] | None:
+    """Whom is asked for, in the service's shape; None when no option said anything."""
+    return {"user": user, "groups": list(groups or ())} if user is not None or groups else None
+
+
 def acl(
     public: bool,
     users: Sequence[str] | None,

@@ -9,7 +9,7 @@ import typer
 
 from rag_service.cli.failure import FAILED, CommandFailed
 from rag_service.cli.jobs import require_success, wait_for_job
-from rag_service.cli.options import AsGroups, AsUser, Limit, Mode, Narrowing, TopK, given, json_object
+from rag_service.cli.options import AsGroups, AsUser, Limit, Mode, Narrowing, TopK, asker, given, json_object
 from rag_service.cli.output import Output, moment, printable
 from rag_service.cli.session import Session, connected
 
@@ -65,20 +65,12 @@ def add_probe(
     narrowing: Narrowing = None,
 ) -> None:
     """Add a probe; its first run is due at once."""
-    expect = given(
-        documents=documents,
-        min_recall=min_recall,
-        nothing=nothing or None,
-        must_not=must_not,
-        max_age_s=max_age,
-        source=source,
-    )
-    wanted: dict[str, Any] = {"name": name, "query": query, "top_k": top_k, "expect": expect}
-    wanted |= {"every_s": every, "collection": collection, "mode": mode, "min_score": min_score}
-    wanted["filter"] = json_object(narrowing, "--filter", '{"year": {"$gte": 2024}}')
-    if as_user is not None or as_groups:
-        wanted["as_user"] = {"user": as_user, "groups": list(as_groups or ())}
-    probe = session.service.post(_PATH, given(**wanted))
+    expect = given(documents=documents, min_recall=min_recall, nothing=nothing or None, must_not=must_not)
+    expect |= given(max_age_s=max_age, source=source)
+    wanted = given(name=name, query=query, collection=collection, top_k=top_k, mode=mode, min_score=min_score)
+    wanted |= given(as_user=asker(as_user, as_groups), expect=expect, every_s=every)
+    wanted |= given(filter=json_object(narrowing, "--filter", '{"year": {"$gte": 2024}}'))
+    probe = session.service.post(_PATH, wanted)
     session.output.data(probe)
     session.output.show(f"Probe {probe['name']} is there. See what it finds: rag probe results {probe['name']}")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rag_service.cli.options import AsGroups, AsUser, Collections, Mode, Narrowing, TopK, json_object
+from rag_service.cli.options import AsGroups, AsUser, Collections, Mode, Narrowing, TopK, asker, given, json_object
 from rag_service.cli.output import Output, printable
 from rag_service.cli.session import Session, connected
 
@@ -48,16 +48,14 @@ def question(
     among: Sequence[str] | None,
 ) -> dict[str, Any]:
     """What is asked, in the service's shape. Raises CommandFailed for a filter that is no JSON object."""
-    request: dict[str, Any] = {"query": query, "top_k": top_k}
-    if mode is not None:
-        request["mode"] = mode
-    if user is not None or groups:
-        request["as_user"] = {"user": user, "groups": list(groups or ())}
-    if narrowing is not None:
-        request["filter"] = json_object(narrowing, "--filter", '{"year": {"$gte": 2024}}')
-    if among:
-        request["collections"] = list(among)
-    return request
+    return given(
+        query=query,
+        top_k=top_k,
+        mode=mode,
+        as_user=asker(user, groups),
+        filter=json_object(narrowing, "--filter", '{"year": {"$gte": 2024}}'),
+        collections=list(among) if among else None,
+    )
 
 
 def show_results(output: Output, answer: dict[str, Any]) -> None:
