@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeAlias
@@ -69,6 +69,10 @@ class Caller:
     @property
     def may_ask_for_others(self) -> bool:
         return "impersonate" in self.scopes and not self.fixed
+
+    def asking_again(self, as_user: Mapping[str, Any] | None) -> AsUser | None:
+        """Whom a question was asked for, if this caller may ask for others now; what was stored gives no rights."""
+        return AsUser.model_validate(as_user) if as_user is not None and self.may_ask_for_others else None
 
     def principal(self, as_user: AsUser | None = None) -> Principal:
         """Who reads. Raises NotPermitted when the key may not ask for somebody else."""

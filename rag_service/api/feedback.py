@@ -223,7 +223,7 @@ def delete_feedback(service: Service, caller: Manager, feedback_id: Id) -> None:
 
 def _made(connection: Connection, caller: Caller, trace: Trace, said: SaidIn) -> Feedback:
     """Raises NotFound alike for what is no hit, what may not be read any more, and what is not there."""
-    scope = scope_of(caller.principal(_as_user(caller, trace)))
+    scope = scope_of(caller.principal(caller.asking_again(trace.as_user)))
     if said.expected_document_id is not None:
         documents.get_readable(connection, said.expected_document_id, scope)
     hit = _hit(trace, said)
@@ -257,13 +257,6 @@ def _made(connection: Connection, caller: Caller, trace: Trace, said: SaidIn) ->
         index_version=next((index for index, place in asked.items() if place == collection), None),
         at=utc_now(),
     )
-
-
-def _as_user(caller: Caller, trace: Trace) -> AsUser | None:
-    """The person it was asked for, if the caller may ask for others now; what was stored gives no rights."""
-    if trace.as_user is None or not caller.may_ask_for_others:
-        return None
-    return AsUser.model_validate(trace.as_user)
 
 
 def _hit(trace: Trace, said: SaidIn) -> Mapping[str, Any] | None:

@@ -155,7 +155,7 @@ def replay_query(service: Service, caller: Asker, query_id: Id, wanted: ReplayIn
     """
     trace = _trace(service, caller, query_id)
     question = _question(trace, wanted.query)
-    as_user = _as_user(caller, trace)
+    as_user = caller.asking_again(trace.as_user)
     request = replace(question.request(), index_version=wanted.index_version)
     answer = service.retriever.retrieve(request, caller.principal(as_user))
     remember(service, caller, question, query=question.query, as_user=as_user, answer=answer)
@@ -192,14 +192,7 @@ def _visible(service: Runtime, caller: Caller, trace: Trace) -> Sequence[Mapping
 
 
 def _reader(caller: Caller, trace: Trace) -> Principal:
-    return caller.principal(_as_user(caller, trace))
-
-
-def _as_user(caller: Caller, trace: Trace) -> AsUser | None:
-    """The person it was asked for, if the caller may ask for others now; what was stored gives no rights."""
-    if trace.as_user is None or not caller.may_ask_for_others:
-        return None
-    return AsUser.model_validate(trace.as_user)
+    return caller.principal(caller.asking_again(trace.as_user))
 
 
 def _same_identity(caller: Caller, trace: Trace) -> bool:
