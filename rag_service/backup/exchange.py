@@ -7,9 +7,10 @@ on where it ended. Without the marker, what lies aside is thrown away.
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
+
+from rag_service.vectors.flushing import sync
 
 DATABASE = "rag.db"
 _PARTS = (DATABASE, "blobs", "vectors")
@@ -36,10 +37,10 @@ def commit(data_dir: Path) -> None:
     """What was restored is complete: from here on it is what counts."""
     aside = data_dir / _ASIDE
     # Blobs and points were durable when they were written.
-    _sync(aside / DATABASE)
-    _sync(aside)
+    sync(aside / DATABASE)
+    sync(aside)
     (aside / _COMPLETE).touch()
-    _sync(aside)
+    sync(aside)
     finish(data_dir)
 
 
@@ -51,7 +52,7 @@ def finish(data_dir: Path) -> None:
         for name in _PARTS:
             if (aside / name).exists():
                 _replace(data_dir, name)
-        _sync(data_dir)
+        sync(data_dir)
     if aside.exists():
         shutil.rmtree(aside)
 
@@ -59,7 +60,7 @@ def finish(data_dir: Path) -> None:
 def sync_tree(folder: Path) -> None:
     for path in (*folder.rglob("*"), folder):
         if path.is_file() or path.is_dir():
-            _sync(path)
+            sync(path)
 
 
 def _replace(data_dir: Path, name: str) -> None:
@@ -68,13 +69,5 @@ def _replace(data_dir: Path, name: str) -> None:
     for old in (*(_LOGS if name == DATABASE else ()), name):
         if (data_dir / old).exists():
             (data_dir / old).rename(aside / _FORMER / old)
-    _sync(data_dir)
+    sync(data_dir)
     (aside / name).rename(data_dir / name)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

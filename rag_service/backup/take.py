@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from rag_service.db.documents import Document
 from rag_service.errors import Conflict, NotFound
 from rag_service.types import IndexVersion, utc_now
 from rag_service.vectors.base import VectorStore
+from rag_service.vectors.flushing import sync, sync_folder
 
 Progress: TypeAlias = Callable[[str, int, int | None], None]
 """(stage, done, total or None); called often. It may raise to stop the work."""
@@ -56,12 +56,12 @@ class Backup:
         try:
             made = self._fill(partial, progress)
             progress("publish", 0, None)
-            _sync(partial)
+            sync_folder(partial)
             partial.rename(target)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        _sync_folder(target.parent)
+        sync(target.parent)
         return made
 
     def _fill(self, folder: Path, progress: Progress) -> Manifest:
@@ -136,18 +136,3 @@ class Backup:
 def _keys(page: list[Document]) -> list[str]:
     """The blobs of documents: the bytes as they came, and the text that was parsed from them."""
     return list(dict.fromkeys(key for one in page for key in (one.blob_key, one.text_key) if key))
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
