@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
-import os
 import shutil
-import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rag_service.errors import UnsupportedDocument
+from rag_service.lifeline import die_with_the_service
 from rag_service.parsing import confinement
 from rag_service.parsing.frames import MAX_FRAME_BYTES, READY, WireBroken, receive, send
 
@@ -27,7 +24,7 @@ MAX_DOCUMENTS = 500
 
 def main() -> None:
     options = _options()
-    _die_with_the_service(options.lifeline)
+    die_with_the_service(options.lifeline)
     confinement.confine(Path(options.folder), options.memory_bytes)
     worker = _Worker(options)
     with contextlib.suppress(WireBroken):
@@ -112,19 +109,6 @@ def _empty(folder: Path) -> None:
         else:
             with contextlib.suppress(OSError):
                 entry.unlink()
-
-
-def _die_with_the_service(lifeline: int) -> None:
-    """Have the kernel kill this process when the service, the only writer of `lifeline`, is gone.
-
-    Not PR_SET_PDEATHSIG: that fires when the *thread* that started us ends. And a thread of ours that waits for the
-    end of the pipe would not run while native code holds the interpreter's lock. SIGIO kills by default on Linux.
-    """
-    if sys.platform != "linux":
-        signal.signal(signal.SIGIO, lambda *_: os._exit(1))
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _options() -> argparse.Namespace:

@@ -9,15 +9,14 @@ FOLDER holds a copy of a shard; LIFELINE and CONNECTION are open descriptors.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import signal
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import qdrant_edge as qdrant
 
+from rag_service.lifeline import die_with_the_service
 from rag_service.types import Vector
 from rag_service.vectors.conditions import Every, within
 from rag_service.vectors.edge_filter import edge_filter
@@ -96,21 +95,9 @@ def _without_graphs(kind: qdrant.PayloadSchemaType) -> qdrant.KeywordIndexParams
     return qdrant.FloatIndexParams(enable_hnsw=False)
 
 
-def _die_with_the_service(lifeline: int) -> None:
-    """Have the kernel kill this process when the service, the only writer of `lifeline`, is gone.
-
-    Native code holds the interpreter's lock for minutes, so no thread of ours could wait for that.
-    """
-    if sys.platform != "linux":
-        signal.signal(signal.SIGIO, lambda *_: os._exit(1))
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-
-
 if __name__ == "__main__":
     task, copied, lifeline, last = sys.argv[1:]
-    _die_with_the_service(int(lifeline))
+    die_with_the_service(int(lifeline))
     if task == "make":
         make(Path(copied), int(last))
     else:
