@@ -25,6 +25,8 @@ from rag_service.ingest.stages import RETRIED, Stages, watched
 from rag_service.ingest.sync import Syncer
 from rag_service.types import DocumentFailure, JobKind, JobState
 
+_THROUGH = "children_through"
+
 log = logging.getLogger(__name__)
 
 
@@ -127,6 +129,8 @@ class Runner:
 
     def _run(self, job: Job, stages: Stages) -> None:
         if job.worker_deaths > MAX_WORKER_DEATHS:
+            job = self._absolved(job)
+        if job.worker_deaths > MAX_WORKER_DEATHS:
             message = f"The worker died {job.worker_deaths} times while it held this job. Look at the worker's log."
             failure = replace(_failure(stages, ErrorClass.POISON, "worker_died", message), retryable=True)
             with self.database.transaction() as transaction:
@@ -152,6 +156,20 @@ class Runner:
         else:
             if state is not None:
                 self._finish(job, state, stages)
+
+    def _absolved(self, job: Job) -> Job:
+        """The job without its workers' deaths, where children of it have come through since it was last suspected.
+
+        Then workers are killed faster than it comes to its next step, and none of them died of it.
+        """
+        with self.database.transaction() as transaction:
+            counts = jobs.children(transaction.connection, job.id)
+            through = sum(count for state, count in counts.items() if state.is_final)
+            payload = {**job.payload, _THROUGH: through}
+            gets_on = through > int(job.payload.get(_THROUGH, 0))
+            if gets_on and jobs.proceed(transaction.connection, job, payload=payload):
+                return replace(job, payload=payload, worker_deaths=0)
+        return job
 
     def _work(self, job: Job, stages: Stages) -> JobState | None:
         if job.cancel_requested:

@@ -185,6 +185,38 @@ def test_workers_that_die_are_counted_apart_and_named(service: Service, team: Te
     assert {entry["error_class"] for entry in letter["history"]} == {"worker"}
 
 
+def test_a_sync_whose_documents_come_through_is_not_what_its_workers_die_of(
+    service: Service, team: Team, tmp_path: Path
+) -> None:
+    (tmp_path / "one.md").write_text("# One\n\nA document.")
+    wanted = {"name": "tree", "type": "files", "config": {"root": str(tmp_path)}}
+    source = team.admin.post("/v1/sources", json=wanted).json()
+    sync = team.admin.post(f"/v1/sources/{source['id']}/sync", json={}).json()["job_id"]
+    child = team.put("One of its documents.")["job_id"]
+    with service.runtime.database.transaction() as transaction:
+        mine = update(job_table).where(job_table.c.id == child)
+        transaction.connection.execute(mine.values(parent_id=sync))
+    kill_workers(service, sync)
+    service.runtime.runner.run(child)
+    service.runtime.runner.run(sync)
+    assert job(team, sync)["worker_deaths"] == 0
+    assert job(team, sync)["counters"]["scanned"] == 1
+    with service.runtime.database.transaction() as transaction:
+        again = {"state": "queued", "listed": False, "finished_at": None}
+        transaction.connection.execute(update(job_table).where(job_table.c.id == sync).values(**again))
+    kill_workers(service, sync)
+    service.runtime.runner.run(sync)
+    assert job(team, sync)["error"]["code"] == "worker_died"
+
+
+def kill_workers(service: Service, job_id: str) -> None:
+    """One more than a job may have."""
+    for number in range(MAX_WORKER_DEATHS + 2):
+        with service.runtime.database.transaction() as transaction:
+            held = jobs.claim(transaction.connection, job_id, -1, f"host:{number}")
+        assert held is not None
+
+
 def hasten(service: Service) -> None:
     with service.runtime.database.transaction() as transaction:
         transaction.connection.execute(
