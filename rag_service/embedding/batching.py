@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TypeAlias
@@ -18,6 +19,7 @@ from rag_service.observe.metrics import embedded
 Tokens: TypeAlias = Sequence[int]
 # token ids of n texts, longest first -> their vectors, shape (n, dimensions)
 Forward: TypeAlias = Callable[[Sequence[Tokens]], NDArray[np.float32]]
+_NOTHING = np.empty((0, 0), dtype=np.float32)
 
 
 @dataclass(eq=False, slots=True)
@@ -51,19 +53,22 @@ class _Text:
 
 
 class Batcher:
-    """Runs `forward` in one thread at a time, on slices of at most `slice_tokens` tokens, padding included.
+    """Runs `forward` on at most `lanes` slices at a time, of at most `slice_tokens` tokens each, padding included.
 
-    There is no thread of its own: whoever waits while nobody runs the model runs the next slice, be it of others.
-    A slice holds the texts closest in length to the one whose turn it is. A slice that fails fails the calls that
-    have a text in it, and no others. A query waits for at most the slice under way and the queries before it. A
-    document of few texts does not wait for all texts of a long one: those who wait are served by turns.
+    Slices run in the threads of `executor`; where there is none, whoever waits while a lane is free runs the next
+    slice, be it of others. A slice holds the texts closest in length to the one whose turn it is. A slice that fails
+    fails the calls that have a text in it, and no others. A query waits for at most the slices under way and the
+    queries before it. A document of few texts does not wait for all texts of a long one: those who wait are served by
+    turns.
     """
 
-    def __init__(self, forward: Forward, slice_tokens: int) -> None:
+    def __init__(self, forward: Forward, slice_tokens: int, lanes: int = 1, executor: Executor | None = None) -> None:
         self._forward = forward
         self._slice_tokens = slice_tokens
+        self._lanes = lanes
+        self._executor = executor
         self._changed = threading.Condition()
-        self._busy = False
+        self._running = 0
         self._submissions = 0
         self._level = 0
         self._pending: dict[TextKind, list[_Text]] = {"query": [], "document": []}
@@ -75,26 +80,36 @@ class Batcher:
             submission = _Submission(self._submissions, len(texts), self._level)
             self._pending[kind] += [_Text(tokens, place, submission) for place, tokens in enumerate(texts)]
         try:
-            while self._awaits_a_run(submission):
-                self._run_slice()
+            while batch := self._next_slice(submission):
+                self._start(batch)
         finally:
             self._forget(submission)
         if submission.error is not None:
             raise submission.error
         return [submission.vectors[place] for place in range(len(texts))]
 
-    def _awaits_a_run(self, submission: _Submission) -> bool:
-        """True when the caller is to run a slice now, False when its own texts are done."""
+    def _next_slice(self, submission: _Submission) -> list[_Text]:
+        """The slice that the caller is to start now; empty when its own texts are done."""
         with self._changed:
-            self._changed.wait_for(lambda: submission.settled or not self._busy)
+            self._changed.wait_for(lambda: submission.settled or self._may_start)
             if submission.settled:
-                return False
-            self._busy = True
-            return True
+                return []
+            self._running += 1
+            return self._take_slice()
 
-    def _run_slice(self) -> None:
-        with self._changed:
-            batch = self._take_slice()
+    @property
+    def _may_start(self) -> bool:
+        return self._running < self._lanes and any(self._pending.values())
+
+    def _start(self, batch: list[_Text]) -> None:
+        if self._executor is None:
+            return self._run(batch)
+        try:
+            self._executor.submit(self._run, batch)
+        except RuntimeError:  # the interpreter is going down
+            self.settle(batch, _NOTHING, RetryableError("The service is stopping. Try again."))
+
+    def _run(self, batch: list[_Text]) -> None:
         embedded(len(batch))
         with _Settling(self, batch) as settling:
             settling.vectors = self._forward([text.tokens for text in batch])
@@ -108,7 +123,7 @@ class Batcher:
                     text.submission.vectors[text.place] = vectors[place]
                 else:
                     text.submission.error = error
-            self._busy = False
+            self._running -= 1
             self._changed.notify_all()
 
     def _take_slice(self) -> list[_Text]:
@@ -136,7 +151,7 @@ class _Settling:
     def __init__(self, batcher: Batcher, batch: Sequence[_Text]) -> None:
         self._batcher = batcher
         self._batch = batch
-        self.vectors = np.empty((0, 0), dtype=np.float32)
+        self.vectors = _NOTHING
 
     def __enter__(self) -> _Settling:
         return self

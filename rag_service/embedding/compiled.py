@@ -11,15 +11,20 @@ import logging
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rag_service.embedding.batching import Tokens, padded
 from rag_service.errors import ConfigError
+
+if TYPE_CHECKING:
+    import openvino
 
 NumberFormat: TypeAlias = Literal["float32", "bfloat16"]
 
@@ -28,6 +33,8 @@ log = logging.getLogger(__name__)
 _CONVERSION_TIMEOUT_S = 600
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 _GRAPH = "model.xml"
+# The library's first run in a process fills a table, and two threads that do so wait for each other for ever.
+_FIRST_RUN = threading.Lock()
 _REFUSED = "refused.txt"
 # Code is made anew for every shape of input (12 ms for one short text, 4 ms from then on): lengths are rounded up.
 _STEPS_OF_ONE = 8
@@ -35,12 +42,26 @@ _STEPS_OF_MANY = 16
 
 
 class CompiledNetwork:
-    """Runs the graph in `folder` (made by `compiled_folder`) with one thread at a time computing."""
+    """Runs the graph in `folder` (made by `compiled_folder`) on up to `slices` slices at a time.
 
-    def __init__(self, folder: Path, dtype: NumberFormat, padding: int, max_tokens: int, threads: int | None) -> None:
+    One slice at a time is computed by all `threads`, and is there soonest. Several are each computed by threads of
+    their own, which wait for nobody: with two threads that is a third more texts per second where they were measured.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dtype: NumberFormat,
+        padding: int,
+        max_tokens: int,
+        *,
+        threads: int | None,
+        slices: int = 1,
+    ) -> None:
         import openvino  # loads native libraries, and cutting texts needs none of them
 
-        options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[dtype]}
+        options = {"INFERENCE_PRECISION_HINT": _HINTS[dtype]}
+        options |= {"NUM_STREAMS": str(slices)} if slices > 1 else {"PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = str(threads)
         try:
@@ -52,18 +73,33 @@ class CompiledNetwork:
             ) from error
         self._padding = padding
         self._max_tokens = max_tokens
-        self._request = model.create_infer_request()
+        self._model = model
+        self._idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
         self.dimensions = int(model.output(0).get_partial_shape()[1].get_length())
+        with _FIRST_RUN:
+            self.forward([[padding]])
 
     def forward(self, texts: Sequence[Tokens]) -> NDArray[np.float32]:
-        """Unit vectors of n texts given as token ids with special tokens, shape (n, dimensions). Not thread-safe."""
+        """Unit vectors of n texts given as token ids with special tokens, shape (n, dimensions)."""
         steps = _STEPS_OF_ONE if len(texts) == 1 else _STEPS_OF_MANY
         # A model that reads a fixed number of tokens cannot be given more of them, padding or not.
         longest = max(map(len, texts))
         steps = steps if -(-longest // steps) * steps <= self._max_tokens else 1
-        self._request.infer(list(padded(texts, self._padding, steps)), share_inputs=True, share_outputs=True)
-        vectors: NDArray[np.float32] = self._request.get_output_tensor(0).data.astype(np.float32, copy=True)
+        request = self._request()
+        try:
+            # Not `infer`: it computes in the calling thread, which is none of the model's own.
+            request.start_async(list(padded(texts, self._padding, steps)), share_inputs=True)
+            request.wait()
+            vectors: NDArray[np.float32] = request.get_output_tensor(0).data.astype(np.float32, copy=True)
+        finally:
+            self._idle.put(request)
         return vectors
+
+    def _request(self) -> openvino.InferRequest:
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            return self._model.create_infer_request()
 
 
 def compiled_folder(model: Path, digest: str, dtype: NumberFormat, cache: Path) -> Path | None:

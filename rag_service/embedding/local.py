@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from rag_service.embedding.base import TextKind
-from rag_service.embedding.batching import Batcher, Forward, Tokens
+from rag_service.embedding.batching import Batcher, Tokens
 from rag_service.embedding.compiled import CompiledNetwork, compiled_folder
 from rag_service.embedding.model_folder import ModelFolder, find_model
 from rag_service.embedding.scripts import known_scripts, share_known
@@ -26,6 +26,7 @@ from rag_service.types import EmbedderIdentity
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BYTE_BLANK = "\u0120"  # how byte-level vocabularies write a blank
 _USUAL_QUERY = 64  # tokens
+_SLICES = 8  # documents' slices at a time, at most: what is written by as many threads keeps no more of them busy
 _STEP = 8  # tokens between two shapes that a compiled network makes code for
 _CPU_FLAGS = Path("/proc/cpuinfo")
 # Tokens of one slice, padding included: what a query may have to wait for. The graph loses a tenth of its rate with
@@ -36,7 +37,7 @@ Runtime: TypeAlias = Literal["openvino", "torch"]
 
 
 class Network(Protocol):
-    """The layers of a model as one function; one thread at a time may call it."""
+    """The layers of a model as one function."""
 
     dimensions: int
 
@@ -100,7 +101,7 @@ class LocalEmbedder:
 
     def embed(self, texts: Sequence[str], kind: TextKind) -> NDArray[np.float32]:
         with self._loading:
-            folder, batcher, tokenizer = self._folder, self._batcher, self._cutting_tokenizer
+            folder, batcher, tokenizer = self._folder, self._batchers[kind], self._cutting_tokenizer
         if not texts:
             return np.empty((0, self.identity.dimensions), dtype=np.float32)
         prompt = folder.prompts[kind]
@@ -150,23 +151,26 @@ class LocalEmbedder:
         return tokenizer
 
     @cached_property
-    def _batcher(self) -> Batcher:
-        network, runtime = self._network, self._runtime
-        forward = network.forward if runtime == "openvino" else self._in_one_thread(network)
-        return Batcher(forward, _SLICE_TOKENS[runtime][self._chosen_dtype])
-
-    def _in_one_thread(self, network: Network) -> Forward:
-        # Torch keeps a team of threads and buffers for every thread that calls it: one that computes for all keeps
-        # memory flat however many threads serve.
-        computing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedder")
-        return lambda texts: computing.submit(network.forward, texts).result()
+    def _batchers(self) -> Mapping[TextKind, Batcher]:
+        forward, slice_tokens = self._network.forward, _SLICE_TOKENS[self._runtime][self._chosen_dtype]
+        if self._graph is None:
+            # Torch keeps a team of threads and buffers for every thread that calls it: one that computes for all keeps
+            # memory flat however many threads serve.
+            alone = Batcher(forward, slice_tokens, executor=ThreadPoolExecutor(1, "embedder"))
+            return {"query": alone, "document": alone}
+        cores = self._threads or available_cores()
+        slices = min(cores, _SLICES)
+        lanes = slices + 1  # one more waits, so that none of the model's threads waits for us
+        documents = self._compiled(self._graph, cores, slices).forward
+        return {
+            "query": Batcher(forward, slice_tokens),
+            "document": Batcher(documents, slice_tokens, lanes, ThreadPoolExecutor(lanes, "embedder")),
+        }
 
     @cached_property
     def _network(self) -> Network:
         if self._graph is not None:
-            return CompiledNetwork(
-                self._graph, self._chosen_dtype, self._folder.padding, self._folder.max_tokens, self._threads
-            )
+            return self._compiled(self._graph, self._threads)
         import torch  # takes seconds, and cutting texts or reading settings needs none of it
 
         from rag_service.embedding.network import TorchNetwork
@@ -175,6 +179,10 @@ class LocalEmbedder:
             torch.set_num_threads(self._threads)
         dtype = torch.bfloat16 if self._chosen_dtype == "bfloat16" else torch.float32
         return TorchNetwork(self._folder.path, dtype, self._folder.padding)
+
+    def _compiled(self, graph: Path, threads: int | None, slices: int = 1) -> CompiledNetwork:
+        padding, max_tokens = self._folder.padding, self._folder.max_tokens
+        return CompiledNetwork(graph, self._chosen_dtype, padding, max_tokens, threads=threads, slices=slices)
 
     @property
     def _runtime(self) -> Runtime:
@@ -200,6 +208,13 @@ class LocalEmbedder:
         if self._dtype != "auto":
             return self._dtype
         return "bfloat16" if has_fast_bfloat16(_CPU_FLAGS) else "float32"
+
+
+def available_cores() -> int:
+    """How many processors this process may use at a time."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def has_fast_bfloat16(cpu_flags: Path) -> bool:

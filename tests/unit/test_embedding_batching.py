@@ -23,16 +23,19 @@ POISON = 666
 class Model:
     """A stand-in for the network: a text's vector is its first token and its length. Runs when it is let."""
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int = 1) -> None:
+        self.lanes = lanes
         self.slices: list[list[Tokens]] = []
         self.open = threading.Event()
         self.open.set()
         self.entered = threading.Semaphore(0)
         self.inside = 0
+        self.counting = threading.Lock()
 
     def forward(self, texts: Sequence[Tokens]) -> NDArray[np.float32]:
-        self.inside += 1
-        assert self.inside == 1, "the model was run by two threads at once"
+        with self.counting:
+            self.inside += 1
+        assert self.inside <= self.lanes, "the model was run by too many threads at once"
         self.slices.append(list(texts))
         self.entered.release()
         try:
@@ -41,7 +44,8 @@ class Model:
                 raise ValueError("poison")
             return np.array([[text[0], len(text)] for text in texts], dtype=np.float32)
         finally:
-            self.inside -= 1
+            with self.counting:
+                self.inside -= 1
 
 
 @pytest.fixture
@@ -110,6 +114,38 @@ def test_a_query_waits_for_the_slice_under_way_and_for_no_other(model: Model) ->
         assert tuple(query.result(10)[0]) == (7, 2)
         assert len(bulk.result(10)) == 20
     assert model.slices.index([[7, 7]]) == 1
+
+
+def test_the_texts_of_one_caller_run_in_all_lanes_and_in_no_more() -> None:
+    model = Model(lanes=3)
+    with ThreadPoolExecutor(4) as pool, ThreadPoolExecutor(1) as callers:
+        crowd = Crowd(Batcher(model.forward, 10, lanes=3, executor=pool), callers)
+        model.open.clear()
+        answer = crowd.call(texts_of(1, [10] * 20), "document")
+        for _ in range(3):
+            assert model.entered.acquire(timeout=10)
+        assert not model.entered.acquire(timeout=0.05)
+        model.open.set()
+        assert [tuple(vector) for vector in answer.result(10)] == [(1 + place, 10) for place in range(20)]
+
+
+def test_more_lanes_than_there_are_would_be_noticed() -> None:
+    model = Model(lanes=2)
+    with ThreadPoolExecutor(4) as pool:
+        batcher = Batcher(model.forward, 10, lanes=3, executor=pool)
+        model.open.clear()
+        threading.Timer(0.05, model.open.set).start()
+        with pytest.raises(AssertionError, match="too many threads"):
+            batcher.embed(texts_of(1, [10] * 20), "document")
+
+
+def test_who_comes_while_the_service_stops_hears_that_it_may_try_again(model: Model) -> None:
+    pool = ThreadPoolExecutor(1)
+    batcher = Batcher(model.forward, 10, executor=pool)
+    pool.shutdown()
+    for _ in range(2):
+        with pytest.raises(RetryableError, match="stopping"):
+            batcher.embed([[1]], "document")
 
 
 def test_an_older_call_is_not_starved_by_newer_ones(model: Model) -> None:
@@ -207,8 +243,10 @@ def test_who_shares_a_slice_with_an_interrupted_thread_hears_that_it_may_try_aga
     assert sorted(results) == ["KeyboardInterrupt", "RetryableError", "done"]
 
 
-def test_many_threads_of_mixed_work_all_get_their_own_vectors(model: Model) -> None:
-    batcher = Batcher(model.forward, slice_tokens=64)
+@pytest.mark.parametrize("lanes", [0, 1, 3], ids=["in the callers' threads", "one thread", "three threads"])
+def test_many_threads_of_mixed_work_all_get_their_own_vectors(lanes: int) -> None:
+    executor = ThreadPoolExecutor(lanes) if lanes else None
+    batcher = Batcher(Model(lanes or 1).forward, slice_tokens=64, lanes=lanes or 1, executor=executor)
 
     def work(number: int) -> bool:
         kind: TextKind = "query" if number % 3 == 0 else "document"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +230,14 @@ def test_the_compiled_model_gives_the_vectors_of_the_model(compiled: LocalEmbedd
     assert (got * exact.embed(texts, "document")).sum(axis=1).min() > 0.999
     alone = np.vstack([compiled.embed([text], "query") for text in texts])
     assert (got * alone).sum(axis=1).min() > 0.9998
+
+
+def test_slices_that_are_computed_beside_each_other_do_not_touch(compiled: LocalEmbedder) -> None:
+    texts = [text * (1 + place % 5) for place, text in enumerate(passages(40))]
+    alone = np.vstack([compiled.embed([text], "document") for text in texts])
+    with ThreadPoolExecutor(8) as callers:
+        for vectors in callers.map(lambda _: compiled.embed(texts, "document"), range(8)):
+            assert (vectors * alone).sum(axis=1).min() > 0.9998
 
 
 def test_a_compiled_model_is_made_once_and_computes_without_torch(compiled: LocalEmbedder, cache: Path) -> None:
