@@ -143,6 +143,41 @@ def test_a_killed_api_process_and_a_killed_worker_lose_nothing(service: Cluster,
         service.apis[0].start()
 
 
+def test_an_index_is_built_by_the_workers_though_one_is_killed_and_each_api_process_knows_which_answers(
+    service: Cluster, team: Team
+) -> None:
+    count = 40
+    for number in range(count):
+        team.put(f"The whale {number} swims. " + "Waves roll. " * 60, external_id=f"w{number:02}")
+
+    def answer(api: int = 0) -> tuple[int, set[str]]:
+        """How many documents answer, and out of which index versions."""
+        wanted = {"query": "whale", "top_k": 100, "max_chunks_per_document": 1}
+        hits = team.ask("POST", "/v1/retrieve", json=wanted, api=api)["results"]
+        return len(hits), {hit["provenance"]["index_version"] for hit in hits}
+
+    service.wait_for("all answer", lambda: answer()[0] == count, patience_s=240)
+    (former,) = team.ask("GET", "/v1/admin/index-versions")["data"]
+    wanted = {"collection": "default", "pipeline": {"chunking": {"tokens": 40}}, "max_concurrency": 2}
+    built = team.ask("POST", "/v1/admin/index-versions", json=wanted)["id"]
+
+    def look(api: int = 0) -> dict[str, Any]:
+        return team.ask("GET", f"/v1/admin/index-versions/{built}", api=api)
+
+    service.wait_for("the build is on its way", lambda: look()["progress"]["done"] > 0)
+    service.workers[0].kill()
+    try:
+        late = team.put("The whale that came late.", external_id="late")
+        assert service.job(late["job_id"], team.name)["state"] == "succeeded"
+        service.wait_for("the build is ready", lambda: look(api=1)["state"] == "ready", patience_s=240)
+    finally:
+        service.workers[0].start()
+    team.ask("POST", f"/v1/admin/index-versions/{built}:promote", json={"force": True}, api=1)
+    assert [answer(api) for api in (0, 1)] == [(count + 1, {built})] * 2
+    team.ask("POST", f"/v1/admin/index-versions/{built}:rollback", api=0)
+    assert [answer(api) for api in (0, 1)] == [(count + 1, {former["id"]})] * 2
+
+
 def test_a_worker_told_to_stop_hands_back_what_it_holds(service: Cluster, team: Team, tmp_path: Path) -> None:
     write(tmp_path / "docs", 200)
     source = team.source(tmp_path / "docs")
