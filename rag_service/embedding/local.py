@@ -19,6 +19,7 @@ from rag_service.embedding.base import TextKind
 from rag_service.embedding.batching import Batcher, Tokens
 from rag_service.embedding.compiled import CompiledNetwork, compiled_folder
 from rag_service.embedding.model_folder import ModelFolder, find_model
+from rag_service.embedding.processors import available_cores, granted_cores, has_fast_bfloat16
 from rag_service.embedding.scripts import known_scripts, share_known
 from rag_service.errors import ConfigError
 from rag_service.types import EmbedderIdentity
@@ -28,7 +29,6 @@ _BYTE_BLANK = "\u0120"  # how byte-level vocabularies write a blank
 _USUAL_QUERY = 64  # tokens
 _SLICES = 8  # documents' slices at a time, at most: what is written by as many threads keeps no more of them busy
 _STEP = 8  # tokens between two shapes that a compiled network makes code for
-_CPU_FLAGS = Path("/proc/cpuinfo")
 # Tokens of one slice, padding included: what a query may have to wait for. The graph loses a tenth of its rate with
 # slices of four long texts; torch, whose step costs 10 ms whatever it holds, needs more in one.
 _SLICE_TOKENS = {"openvino": {"bfloat16": 1024, "float32": 512}, "torch": {"bfloat16": 1536, "float32": 512}}
@@ -51,7 +51,8 @@ class LocalEmbedder:
     its tokenizer alone.
 
     `dtype` auto takes bfloat16 where the CPU computes in it (3.6 times the speed, cosine to float32 above 0.999),
-    and float32 elsewhere, where bfloat16 would be slower. `threads` None leaves their number to the runtime.
+    and float32 elsewhere, where bfloat16 would be slower. `threads` None leaves their number to the runtime,
+    within what a container is granted.
     `runtime` auto compiles the model once into `cache`, and takes torch where there is no cache or that fails.
     Everything but the constructor raises ConfigError when the model cannot be had or read.
     """
@@ -158,31 +159,35 @@ class LocalEmbedder:
             # memory flat however many threads serve.
             alone = Batcher(forward, slice_tokens, executor=ThreadPoolExecutor(1, "embedder"))
             return {"query": alone, "document": alone}
-        cores = self._threads or available_cores()
-        slices = min(cores, _SLICES)
+        slices = min(self._computing or available_cores(), _SLICES)
         lanes = slices + 1  # one more waits, so that none of the model's threads waits for us
-        documents = self._compiled(self._graph, cores, slices).forward
+        beside = self._network if slices == 1 else self._compiled(self._graph, slices)
         return {
             "query": Batcher(forward, slice_tokens),
-            "document": Batcher(documents, slice_tokens, lanes, ThreadPoolExecutor(lanes, "embedder")),
+            "document": Batcher(beside.forward, slice_tokens, lanes, ThreadPoolExecutor(lanes, "embedder")),
         }
 
     @cached_property
     def _network(self) -> Network:
         if self._graph is not None:
-            return self._compiled(self._graph, self._threads)
+            return self._compiled(self._graph)
         import torch  # takes seconds, and cutting texts or reading settings needs none of it
 
         from rag_service.embedding.network import TorchNetwork
 
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)
+        if self._computing is not None:
+            torch.set_num_threads(self._computing)
         dtype = torch.bfloat16 if self._chosen_dtype == "bfloat16" else torch.float32
         return TorchNetwork(self._folder.path, dtype, self._folder.padding)
 
-    def _compiled(self, graph: Path, threads: int | None, slices: int = 1) -> CompiledNetwork:
+    def _compiled(self, graph: Path, slices: int = 1) -> CompiledNetwork:
         padding, max_tokens = self._folder.padding, self._folder.max_tokens
-        return CompiledNetwork(graph, self._chosen_dtype, padding, max_tokens, threads=threads, slices=slices)
+        return CompiledNetwork(graph, self._chosen_dtype, padding, max_tokens, threads=self._computing, slices=slices)
+
+    @property
+    def _computing(self) -> int | None:
+        """How many threads may compute, None: as many as the runtime thinks right."""
+        return self._threads or granted_cores()
 
     @property
     def _runtime(self) -> Runtime:
@@ -207,22 +212,7 @@ class LocalEmbedder:
     def _chosen_dtype(self) -> Literal["float32", "bfloat16"]:
         if self._dtype != "auto":
             return self._dtype
-        return "bfloat16" if has_fast_bfloat16(_CPU_FLAGS) else "float32"
-
-
-def available_cores() -> int:
-    """How many processors this process may use at a time."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def has_fast_bfloat16(cpu_flags: Path) -> bool:
-    """True when the CPU multiplies bfloat16 in hardware, by the flags that Linux lists; False on other systems."""
-    if not cpu_flags.is_file():
-        return False
-    flags = cpu_flags.read_text(encoding="utf-8", errors="replace").split()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+        return "bfloat16" if has_fast_bfloat16() else "float32"
 
 
 def _encodable(text: str) -> str:

@@ -18,7 +18,7 @@ import pytest
 from huggingface_hub import constants
 
 from rag_service.embedding.compiled import compiled_folder
-from rag_service.embedding.local import LocalEmbedder, has_fast_bfloat16
+from rag_service.embedding.local import LocalEmbedder
 from rag_service.embedding.model_folder import ModelFolder, find_model
 from rag_service.errors import ConfigError
 
@@ -181,20 +181,6 @@ def test_dimensions_are_unknown_when_a_layer_after_pooling_decides_them(tmp_path
     assert ModelFolder(tmp_path).dimensions == 12
     (tmp_path / "modules.json").write_text(json.dumps(layers))
     assert ModelFolder(tmp_path).dimensions is None
-
-
-@pytest.mark.parametrize(
-    ("flags", "fast"),
-    [("flags : sse avx512_bf16 fma", True), ("flags : amx_bf16", True), ("flags : avx512f no_avx512_bf16x", False)],
-)
-def test_bfloat16_is_chosen_by_the_flags_of_the_cpu(tmp_path: Path, flags: str, fast: bool) -> None:
-    file = tmp_path / "cpuinfo"
-    file.write_text(flags)
-    assert has_fast_bfloat16(file) is fast
-
-
-def test_a_system_that_lists_no_cpu_flags_gets_float32(tmp_path: Path) -> None:
-    assert has_fast_bfloat16(tmp_path / "nothing") is False
 
 
 def test_a_query_overtakes_a_large_batch(chosen: LocalEmbedder) -> None:
