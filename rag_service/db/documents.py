@@ -77,6 +77,10 @@ class DocumentFilter:
     metadata: Mapping[str, str] | None = None
 
 
+# Values go beside a statement, not into it: SQLAlchemy looks at each value in it, which took longer than the database.
+_INSERTED = insert(documents).returning(*documents.c)
+
+
 def add(connection: Connection, document_id: str, values: Mapping[str, Any], tokens: AccessTokens) -> Document | None:
     """Insert version 1. None when another writer was first: (collection, source, external id) is unique."""
     now = utc_now()
@@ -84,7 +88,7 @@ def add(connection: Connection, document_id: str, values: Mapping[str, Any], tok
     row = {**_columns(values), **fixed, "created_at": now, "updated_at": now}
     try:
         with connection.begin_nested():
-            stored = connection.execute(insert(documents).values(row).returning(*documents.c)).one()
+            stored = connection.execute(_INSERTED, row).one()
     except IntegrityError:
         return None
     store_tokens(connection, document_id, tokens)
@@ -301,7 +305,7 @@ def tokens(connection: Connection, document: Document) -> AccessTokens:
 def record(connection: Connection, document_id: str, version: int, kind: str, **detail: object) -> None:
     """Add a line to the document's history."""
     row = {"id": new_id("evt"), "document_id": document_id, "version": version, "kind": kind}
-    connection.execute(insert(document_events).values(**row, detail=detail, at=utc_now()))
+    connection.execute(insert(document_events), {**row, "detail": detail, "at": utc_now()})
 
 
 def events(connection: Connection, document_id: str, *, limit: int, after: str | None) -> Page[DocumentEvent]:

@@ -46,7 +46,7 @@ def note(connection: Connection, index: IndexVersion, document_id: str, values: 
     row = {"error": None, **values}
     if not connection.execute(update(indexed_documents).where(mine).values(row)).rowcount:
         keys = {"index_version": index.id, "document_id": document_id}
-        connection.execute(insert(indexed_documents).values({**keys, **row}))
+        connection.execute(insert(indexed_documents), {**keys, **row})
 
 
 def repeated(index: IndexVersion, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,24 +88,25 @@ def add(
     now = utc_now()
     job_id = new_id("job")
     connection.execute(
-        insert(jobs).values(
-            id=job_id,
-            team_id=team_id,
-            kind=kind,
-            queue=queue,
-            state=JobState.QUEUED,
-            source_id=source_id,
-            document_id=document_id,
-            version=version,
-            parent_id=parent_id,
-            payload=dict(payload or {}),
-            counters={},
-            stages_ms={},
-            origin=carried(),
-            run_after=now,
-            rung_at=now if rung else None,
-            created_at=now,
-        )
+        insert(jobs),
+        {
+            "id": job_id,
+            "team_id": team_id,
+            "kind": kind,
+            "queue": queue,
+            "state": JobState.QUEUED,
+            "source_id": source_id,
+            "document_id": document_id,
+            "version": version,
+            "parent_id": parent_id,
+            "payload": dict(payload or {}),
+            "counters": {},
+            "stages_ms": {},
+            "origin": carried(),
+            "run_after": now,
+            "rung_at": now if rung else None,
+            "created_at": now,
+        },
     )
     return job_id
 
