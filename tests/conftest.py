@@ -17,7 +17,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from rag_service.api.app import create_app
-from rag_service.db import jobs, ringing
+from rag_service.db import Database, jobs, ringing
 from rag_service.runtime import Runtime, build
 from rag_service.settings import Settings
 from workers.inside import InsideWorker
@@ -52,15 +52,17 @@ class Service:
         assert made.status_code == 201, made.text
         return Team(self, name)
 
-    def drain(self, timeout: float = 60.0) -> None:
-        """Wait until no job is queued or running."""
-        deadline = time.monotonic() + timeout
+    def drain(self, patience: float = 60.0) -> None:
+        """Wait until no job is queued or running, and no longer than `patience` seconds for their number to change."""
+        before, deadline = None, 0.0
         while True:
             with self.runtime.database.read() as connection:
                 waiting = jobs.count_open(connection)
             if not waiting:
                 return
-            assert time.monotonic() < deadline, f"{waiting} jobs are still open after {timeout} s"
+            if waiting != before:
+                before, deadline = waiting, time.monotonic() + patience
+            assert time.monotonic() < deadline, f"none of {waiting} open jobs ended within {patience} s"
             time.sleep(0.01)
 
     def work(self) -> None:
@@ -126,8 +128,8 @@ class Team:
         results: list[dict[str, Any]] = answer.json()["results"]
         return results
 
-    def drain(self, timeout: float = 60.0) -> None:
-        self.service.drain(timeout)
+    def drain(self, patience: float = 60.0) -> None:
+        self.service.drain(patience)
 
 
 def settings_for(data_dir: Path, **more: Any) -> Settings:
@@ -144,6 +146,15 @@ def settings_for(data_dir: Path, **more: Any) -> Settings:
         **more,
     }
     return Settings(**values)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """A database of its own, for tests that need no service."""
+    database = Database(f"sqlite:///{tmp_path / 'rag.db'}")
+    database.migrate()
+    yield database
+    database.close()
 
 
 def database_for(data_dir: Path) -> str | None:

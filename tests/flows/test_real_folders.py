@@ -27,7 +27,7 @@ def sync(team: Team, folder: Path) -> dict[str, Any]:
     made = team.admin.post("/v1/sources", json=source)
     assert made.status_code == 201, made.text
     job_id = team.admin.post(f"/v1/sources/{made.json()['id']}/sync").json()["job_id"]
-    team.drain(timeout=800)
+    team.drain(120)
     job: dict[str, Any] = team.admin.get(f"/v1/jobs/{job_id}").json()
     return job
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,14 +11,6 @@ from sqlalchemy import Connection, event, text
 from rag_service.db import Database, chunks
 
 Work = Callable[[Connection], object]
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'rag.db'}")
-    database.migrate()
-    yield database
-    database.close()
 
 
 def plans(connection: Connection, work: Work) -> list[str]:

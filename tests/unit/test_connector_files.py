@@ -161,9 +161,9 @@ class TestGlobs:
         ],
     )
     def test_take_no_time_however_they_are_meant(self, glob: str, path: str) -> None:
-        started = time.perf_counter()
+        started = time.process_time()
         assert compile_globs([glob]).fullmatch(path) is None
-        assert time.perf_counter() - started < 1
+        assert time.process_time() - started < 1
 
 
 def by_definition(path: list[str], glob: list[str]) -> bool:

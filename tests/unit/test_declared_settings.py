@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,6 @@ from rag_service.runtime.declared import declared, put_on_record
 from rag_service.settings import Settings
 
 SECRET = "s3cret-word-of-the-service"
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'rag.db'}")
-    database.migrate()
-    yield database
-    database.close()
 
 
 def entries(database: Database) -> list[Recorded]:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,14 +12,6 @@ from rag_service.types import JobKind, JobState, Queue
 
 TEAM = "red"
 ANY = Limits(jobs=100, syncs=100)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'rag.db'}")
-    database.migrate()
-    yield database
-    database.close()
 
 
 def add(database: Database, kind: JobKind = JobKind.INDEX, parent_id: str | None = None) -> str:

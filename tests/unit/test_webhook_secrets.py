@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -17,14 +15,6 @@ from rag_service.vault import Vault
 from rag_service.webhooks.secrets import WebhookSecrets
 
 FIRST, SECOND = os.urandom(32), os.urandom(32)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'rag.db'}")
-    database.migrate()
-    yield database
-    database.close()
 
 
 def keeping(database: Database, *keys: bytes) -> WebhookSecrets:
