@@ -108,7 +108,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], http: httpx.Client) -> No
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError("the service ended while it started")
+            raise RuntimeError("the service ended while it started; see what it printed")
         try:
             if http.get("/readyz", timeout=2).is_success:
                 return

@@ -33,12 +33,12 @@ log = logging.getLogger(__name__)
 _CONVERSION_TIMEOUT_S = 600
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 _GRAPH = "model.xml"
-# The library's first run in a process fills a table, and two threads that do so wait for each other for ever.
-_FIRST_RUN = threading.Lock()
 _REFUSED = "refused.txt"
 # Code is made anew for every shape of input (12 ms for one short text, 4 ms from then on): lengths are rounded up.
 _STEPS_OF_ONE = 8
 _STEPS_OF_MANY = 16
+# The library's first run in a process fills a table, and two threads that do so wait for each other for ever.
+_FIRST_RUN = threading.Lock()
 
 
 class CompiledNetwork:
@@ -87,7 +87,6 @@ class CompiledNetwork:
         steps = steps if -(-longest // steps) * steps <= self._max_tokens else 1
         request = self._request()
         try:
-            # Not `infer`: it computes in the calling thread, which is none of the model's own.
             request.start_async(list(padded(texts, self._padding, steps)), share_inputs=True)
             request.wait()
             vectors: NDArray[np.float32] = request.get_output_tensor(0).data.astype(np.float32, copy=True)

@@ -173,10 +173,7 @@ def test_classes_are_counted_apart(service: Service, team: Team, embedding_fails
 
 def test_workers_that_die_are_counted_apart_and_named(service: Service, team: Team) -> None:
     made = team.put("Whoever takes this dies.")
-    for number in range(MAX_WORKER_DEATHS + 1):
-        with service.runtime.database.transaction() as transaction:
-            held = jobs.claim(transaction.connection, made["job_id"], -1, f"host:{number}")
-        assert held is not None
+    kill_workers(service, made["job_id"])
     service.runtime.runner.run(made["job_id"])
     (letter,) = letters(team)
     assert (letter["error"]["code"], letter["attempts"]) == ("worker_died", 0)
@@ -211,7 +208,7 @@ def test_a_sync_whose_documents_come_through_is_not_what_its_workers_die_of(
 
 def kill_workers(service: Service, job_id: str) -> None:
     """One more than a job may have."""
-    for number in range(MAX_WORKER_DEATHS + 2):
+    for number in range(MAX_WORKER_DEATHS + 1):
         with service.runtime.database.transaction() as transaction:
             held = jobs.claim(transaction.connection, job_id, -1, f"host:{number}")
         assert held is not None
