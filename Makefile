@@ -11,6 +11,8 @@ PORT ?= 8000
 DOCS ?=
 DATA ?= ../shared/data
 BIN := $(VENV)/bin
+# Tests start hundreds of processes; where Python may not keep what it compiled, each compiles all of it again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run install test check chaos bench fuzz clean
 

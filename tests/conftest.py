@@ -35,12 +35,14 @@ class Service:
     anonymous: TestClient
 
     def client(self, secret: str, **headers: str) -> TestClient:
-        """Speaks with this key. Shares the anonymous client's application."""
-        return TestClient(
+        """Speaks with this key. Shares the anonymous client's application and event loop."""
+        client = TestClient(
             self.anonymous.app,
             headers={"Authorization": f"Bearer {secret}", **headers},
             raise_server_exceptions=False,
         )
+        client.portal = self.anonymous.portal
+        return client
 
     @property
     def admin(self) -> TestClient:
@@ -54,7 +56,7 @@ class Service:
 
     def drain(self, patience: float = 60.0) -> None:
         """Wait until no job is queued or running, and no longer than `patience` seconds for their number to change."""
-        before, deadline = None, 0.0
+        before, deadline, pause = None, 0.0, 0.01
         while True:
             with self.runtime.database.read() as connection:
                 waiting = jobs.count_open(connection)
@@ -63,7 +65,8 @@ class Service:
             if waiting != before:
                 before, deadline = waiting, time.monotonic() + patience
             assert time.monotonic() < deadline, f"none of {waiting} open jobs ended within {patience} s"
-            time.sleep(0.01)
+            time.sleep(pause)
+            pause = min(pause * 1.2, 0.25)
 
     def work(self) -> None:
         """Run what is queued in this thread, for services whose worker was not started."""
@@ -181,9 +184,11 @@ class Started:
         self._inside = InsideWorker(self._runtime)
         if self.worker:
             self._inside.start()
-        return Service(self._runtime, TestClient(create_app(self._runtime), raise_server_exceptions=False))
+        self._client = TestClient(create_app(self._runtime), raise_server_exceptions=False)
+        return Service(self._runtime, self._client.__enter__())  # an event loop for all requests, as under a server
 
     def __exit__(self, *_: object) -> None:
+        self._client.__exit__()
         self._inside.stop()
         self._runtime.close()
 

@@ -296,7 +296,7 @@ class Held:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Service]:
-    with Started(settings_for(tmp_path, max_requests=8), worker=False) as started, started.anonymous:
+    with Started(settings_for(tmp_path, max_requests=8), worker=False) as started:
         yield started
 
 

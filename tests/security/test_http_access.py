@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -115,18 +116,16 @@ class Question:
             body["filter"] = self.filter
         return {**body, **self.options}
 
-    def expects(self, row: Row) -> bool:
-        return row.collection == self.collection and self._may_read(row.acl) and self._matches(row.metadata)
-
-    def _may_read(self, acl: dict[str, Any]) -> bool:
-        if self.user in acl["deny_users"] or set(self.groups) & set(acl["deny_groups"]):
-            return False
-        return acl["public"] or self.user in acl["users"] or bool(set(self.groups) & set(acl["groups"]))
-
-    def _matches(self, metadata: dict[str, Any]) -> bool:
+    def matches(self, metadata: dict[str, Any]) -> bool:
         wanted = self.filter or {}
         kind, year = wanted.get("kind"), wanted.get("year")
         return (kind is None or metadata["kind"] == kind) and (year is None or metadata["year"] >= year["$gte"])
+
+
+def may_read(user: str | None, groups: tuple[str, ...], acl: dict[str, Any]) -> bool:
+    if user in acl["deny_users"] or set(groups) & set(acl["deny_groups"]):
+        return False
+    return acl["public"] or user in acl["users"] or bool(set(groups) & set(acl["groups"]))
 
 
 def random_question(chance: random.Random) -> Question:
@@ -163,6 +162,11 @@ def random_options(chance: random.Random) -> dict[str, Any]:
 def wrong_answers(world: World, queries: int, seed: int, *, options: bool = False) -> list[str]:
     """Ask at random, on request with random options; return what was leaked and what was missing."""
     chance, application, wrong = random.Random(seed), world.application, []
+
+    @cache
+    def readable(collection: str, user: str | None, groups: tuple[str, ...]) -> list[Row]:
+        return [row for row in world.rows.values() if row.collection == collection and may_read(user, groups, row.acl)]
+
     for _ in range(queries):
         question = random_question(chance)
         if options:
@@ -170,7 +174,8 @@ def wrong_answers(world: World, queries: int, seed: int, *, options: bool = Fals
         answer = application.post("/v1/retrieve", json=question.body())
         assert answer.status_code == 200, answer.text
         got = {result["external_id"] for result in answer.json()["results"]}
-        expected = {row.external_id for row in world.rows.values() if question.expects(row)}
+        rows = readable(question.collection, question.user, question.groups)
+        expected = {row.external_id for row in rows if question.matches(row.metadata)}
         wrong += [f"leaked {name} to {question}" for name in got - expected]
         if len(got) < MOST:
             wrong += [f"missing {name} for {question}" for name in expected - got]
