@@ -22,7 +22,7 @@ run: install
 install: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev check
-	$(BIN)/pytest -n 4 --dist loadfile
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

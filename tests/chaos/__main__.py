@@ -5,6 +5,7 @@ RAG_CHAOS_SEED chooses the seed; without it each run takes another one, and the 
 
 from __future__ import annotations
 
+import argparse
 import logging
 import random
 import sys
@@ -35,9 +36,14 @@ SCENARIOS: Mapping[str, Scenario] = {
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(SCENARIOS)}; all where none is given")
+    names = parser.parse_args().names or list(SCENARIOS)
+    if unknown := [name for name in names if name not in SCENARIOS]:
+        parser.error(f"There is no {', '.join(unknown)}; there are {', '.join(SCENARIOS)}.")
     logging.disable(logging.ERROR)
     reports: list[Report] = []
-    for name in sys.argv[1:] or SCENARIOS:
+    for name in names:
         seed = seed_of(random.SystemRandom().randrange(10_000))
         print(f"{name}, seed {seed} ...", file=sys.stderr, flush=True)  # noqa: T201 - what a person waits for
         with tempfile.TemporaryDirectory(prefix=f"rag-chaos-{name}-") as folder:
