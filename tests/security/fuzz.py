@@ -28,7 +28,7 @@ _CONFIG = """
 [checks]
 # What is well-formed may still make no sense: a name taken, a folder that is not there.
 positive_data_acceptance.expected-statuses = ["2xx", 401, 403, 404, 409, 413, 415, 422]
-# What breaks the document may be refused before anybody reads it: the address or the head is too long.
+# What breaks the document may be refused before anybody reads it: its address, head or body is too long.
 negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 414, 415, 422, 428, 429, 431]
 """
 
