@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.chaos.full_disk import filled
 from tests.chaos.interleavings import interleave
 from tests.chaos.kills import killed_in_a_sync, killed_with_a_job
-from tests.chaos.many_processes import queue_lost, zombies
+from tests.chaos.many_processes import queue_lost, servers_out, zombies
 from tests.chaos.outage import database_out, vectors_out
 from tests.chaos.poison import poisoned
 from tests.chaos.report import Report, Scenario, seed_of, table
@@ -31,6 +31,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "vectors-out": partial(vectors_out, documents=500),
     "queue-lost": partial(queue_lost, files=2_000, worker_kills=20, redis_kills=2, outage_s=12),
     "zombies": partial(zombies, stops=50),
+    "servers-out": partial(servers_out, rounds=5),
     "database-out": partial(database_out, documents=500),
 }
 

@@ -1,10 +1,12 @@
-"""A distributed service whose queue is emptied and killed, and whose workers are killed or stopped for a while."""
+"""A distributed service whose servers are struck, and whose workers are killed or stopped for a while."""
 
 from __future__ import annotations
 
 import random
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,65 @@ def zombies(folder: Path, seed: int, *, stops: int) -> Report:
     wrong = lost(history, final) + went_back(history) + [f"a job gave up: {letter['error']}" for letter in letters]
     numbers = {"stops": stops, "versions": 2 * stops, "documents": _DOCUMENTS, "refused": history.count("fail")}
     return Report("zombies", seed, f"workers stopped for {3 * _LEASE_S} s, then continued", numbers, tuple(wrong))
+
+
+def servers_out(folder: Path, seed: int, *, rounds: int) -> Report:
+    """Redis is full, Postgres is restarted, the vector store hangs while documents change: each is done or refused."""
+    dice, history = random.Random(seed), History()
+    wrong: list[str] = []
+    with cluster(folder / "cluster", apis=1, RAG_LEASE_S=str(_LEASE_S), RAG_QDRANT_TIMEOUT_S="2") as service:
+        service.request("POST", "/v1/teams", json={"id": TEAM, "name": TEAM})
+        outages = [_redis_full, _postgres_restarted] + [_vectors_hang] * (service.qdrant is not None)
+        outages *= rounds
+        dice.shuffle(outages)
+        for turn, outage in enumerate(outages, start=1):
+            _put_all(service, history, 2 * turn - 1)
+            time.sleep(dice.uniform(0, 0.5))
+            with outage(service):
+                _put_all(service, history, 2 * turn)
+                wrong += _asked_meanwhile(service, history)
+            service.wait_for("the service is ready again", service.apis[0].is_ready, 120)
+        service.wait_for("all jobs are over", lambda: not _open_jobs(service), 300)
+        final = {f"doc-{number}": _seen(service, history, number) for number in range(_DOCUMENTS)}
+        letters = service.request("GET", "/v1/admin/dead-letters")["data"]
+    wrong += lost(history, final) + went_back(history) + [f"a job gave up: {letter['error']}" for letter in letters]
+    refused = history.count("fail") + sum(read.outcome == "fail" for read in history.of("read"))
+    numbers = {"outages": len(outages), "accepted": history.count("ok"), "refused": refused}
+    told = "Redis full, Postgres restarted, the vector store stopped"
+    return Report("servers out", seed, told, numbers, tuple(wrong))
+
+
+@contextmanager
+def _redis_full(service: Cluster) -> Iterator[None]:
+    with service.redis.client() as client:
+        client.config_set("maxmemory", "100kb")  # less than an empty one needs: every write is refused
+        yield
+        client.config_set("maxmemory", "0")
+
+
+@contextmanager
+def _postgres_restarted(service: Cluster) -> Iterator[None]:
+    service.postgres.stop()
+    yield
+    service.postgres.start()
+
+
+@contextmanager
+def _vectors_hang(service: Cluster) -> Iterator[None]:
+    assert service.qdrant is not None
+    service.qdrant.send(signal.SIGSTOP)
+    yield
+    service.qdrant.send(signal.SIGCONT)
+
+
+def _asked_meanwhile(service: Cluster, history: History) -> list[str]:
+    """A question is answered, or refused with the word when to come back."""
+    answer = service.apis[0].send_request("POST", "/v1/retrieve", team=TEAM, json={"query": "document1"})
+    refused = answer.status_code == 503 and "Retry-After" in answer.headers
+    with history.doing("read", "any"):
+        if refused:
+            raise RefusedError
+    return [] if refused or answer.is_success else [f"a question was answered with {answer.status_code}"]
 
 
 _DOCUMENTS = 12

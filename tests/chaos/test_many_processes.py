@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.many_processes import queue_lost, zombies
+from tests.chaos.many_processes import queue_lost, servers_out, zombies
 from tests.chaos.report import seed_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -22,3 +22,10 @@ def test_workers_that_were_stopped_beyond_their_lease_do_no_harm(tmp_path: Path)
     report = zombies(tmp_path, seed_of(1), stops=1)
     print(report)  # noqa: T201 - the seed of a run that failed
     assert report.wrong == ()
+
+
+def test_servers_that_are_away_cost_nothing_that_was_accepted(tmp_path: Path) -> None:
+    report = servers_out(tmp_path, seed_of(1), rounds=1)
+    print(report)  # noqa: T201 - the seed of a run that failed
+    assert report.wrong == ()
+    assert report.numbers["refused"]
