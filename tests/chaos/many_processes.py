@@ -62,11 +62,12 @@ def zombies(folder: Path, seed: int, *, stops: int) -> Report:
     return Report("zombies", seed, f"workers stopped for {3 * _LEASE_S} s, then continued", numbers, tuple(wrong))
 
 
-def servers_out(folder: Path, seed: int, *, rounds: int) -> Report:
+def servers_out(folder: Path, seed: int, *, rounds: int, mutant: str = "") -> Report:
     """Redis is full, Postgres is restarted, the vector store hangs while documents change: each is done or refused."""
     dice, history = random.Random(seed), History()
     wrong: list[str] = []
-    with cluster(folder / "cluster", apis=1, RAG_LEASE_S=str(_LEASE_S), RAG_QDRANT_TIMEOUT_S="2") as service:
+    rag = ("tests.chaos.launch", f"--mutant={mutant}") if mutant else ("rag_service",)
+    with cluster(folder / "cluster", apis=1, rag=rag, RAG_LEASE_S=str(_LEASE_S), RAG_QDRANT_TIMEOUT_S="2") as service:
         service.request("POST", "/v1/teams", json={"id": TEAM, "name": TEAM})
         outages = [_redis_full, _postgres_restarted] + [_vectors_hang] * (service.qdrant is not None)
         outages *= rounds

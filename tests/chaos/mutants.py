@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import true
 
-from rag_service.db import Database, Transaction, chunks, documents, jobs
+from rag_service.db import Database, Transaction, chunks, documents, engine, jobs
 from rag_service.db.documents import Document
 from rag_service.db.jobs import Job
 from rag_service.db.tables import jobs as job_table
@@ -85,6 +85,11 @@ def told_after_the_commit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(notices, "emit_all", late)
 
 
+def bare_database_errors(patch: pytest.MonkeyPatch) -> None:
+    """An error of the database goes on as it is: nobody is told to come back."""
+    patch.setattr(engine, "_unavailable", lambda error: RuntimeError(str(error)))
+
+
 DATABASES: list[Database] = []
 MUTANTS: Mapping[str, Break] = {
     made.__name__: made
@@ -95,5 +100,6 @@ MUTANTS: Mapping[str, Break] = {
         no_fence,
         no_second_look,
         told_after_the_commit,
+        bare_database_errors,
     )
 }

@@ -29,3 +29,8 @@ def test_servers_that_are_away_cost_nothing_that_was_accepted(tmp_path: Path) ->
     print(report)  # noqa: T201 - the seed of a run that failed
     assert report.wrong == ()
     assert report.numbers["refused"]
+
+
+def test_an_outage_that_is_told_as_a_fault_of_the_service_is_caught(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="internal"):
+        servers_out(tmp_path, seed_of(1), rounds=1, mutant="bare_database_errors")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ ADMIN_KEY = "distributed-admin-key-0123456789abcdef"
 
 
 class ApiProcess(Process):
-    """`rag serve --no-worker`."""
+    """`rag serve --no-worker`, or as `rag` of another module with flags of its own."""
 
-    def __init__(self, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, log: Path, environment: Mapping[str, str], rag: Sequence[str] = ("rag_service",)) -> None:
         port = free_port()
-        command = [sys.executable, "-m", "rag_service", "serve", "--no-worker", "--port", str(port)]
+        command = [sys.executable, "-m", *rag, "serve", "--no-worker", "--port", str(port)]
         super().__init__(command, log, environment)
         self.url = f"http://127.0.0.1:{port}"
 
@@ -75,7 +75,16 @@ class SchedulerProcess(Process):
 class Cluster:
     """The servers and the processes over them; `environment` is what every process of ours is given."""
 
-    def __init__(self, folder: Path, *, apis: int = 2, workers: int = 2, schedulers: int = 1, **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        apis: int = 2,
+        workers: int = 2,
+        schedulers: int = 1,
+        rag: Sequence[str] = ("rag_service",),
+        **settings: str,
+    ) -> None:
         self.folder = folder
         self.redis = RedisServer(folder / "redis")
         self.postgres = PostgresServer()
@@ -93,7 +102,7 @@ class Cluster:
             "PYTHONUNBUFFERED": "1",
             **settings,
         }
-        self.apis = [ApiProcess(folder / f"api-{n}.log", self.environment) for n in range(apis)]
+        self.apis = [ApiProcess(folder / f"api-{n}.log", self.environment, rag) for n in range(apis)]
         self.workers = [WorkerProcess(folder / f"worker-{n}.log", self.environment) for n in range(workers)]
         self.schedulers = [SchedulerProcess(folder / f"scheduler-{n}.log", self.environment) for n in range(schedulers)]
 
