@@ -27,7 +27,7 @@ from rag_service.evaluation.metrics import ndcg
 MODES = ("dense", "lexical", "hybrid")
 DEFAULT = ("scifact_train", "cranfield", "vaswani")
 # 200 of the hashing embedder's tokens, words and punctuation, are about 254 of the default model's.
-_CHEAP = {"embedder": "hashing", "chunk_tokens": "200", "log_level": "warning"}
+_CHEAP: dict[str, Any] = {"embedder": "hashing", "chunk_tokens": "200", "log_level": "warning"}
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from rag_service.db import chunks, collections, documents, indexed
+from rag_service.db.tables import documents as table
 from tests.conftest import Service, Team
 
 PATH = "/v1/admin/index-versions"
@@ -66,7 +67,7 @@ def faults(service: Service, team: Team, index: str, collection: str = "default"
     runtime, wrong = service.runtime, []
     with runtime.database.read() as connection:
         ours = collections.get(connection, team.id, collection)
-        rows = connection.execute(select(documents.documents).where(documents.documents.c.collection_id == ours.id))
+        rows = connection.execute(select(table).where(table.c.collection_id == ours.id))
         found = [documents.document_of(row) for row in rows]
         points: dict[str, set[str]] = {}
         for point in runtime.vectors.stored(index):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import true
 
-from rag_service.db import Database, Transaction, chunks, documents, engine, jobs
+from rag_service.db import Database, Transaction, chunks, documents, engine, jobs, outbox
 from rag_service.db.documents import Document
 from rag_service.db.jobs import Job
 from rag_service.db.tables import jobs as job_table
@@ -65,7 +65,7 @@ def no_second_look(patch: pytest.MonkeyPatch) -> None:
 
 def told_after_the_commit(patch: pytest.MonkeyPatch) -> None:
     """Events are written by themselves, a moment after what they tell of has been committed."""
-    emit_all = notices.emit_all
+    emit_all = outbox.emit_all
 
     def late(transaction: Transaction, event_type: str, team_id: str, each: Callable[[], Any]) -> None:
         told = [dict(one) for one in each()]

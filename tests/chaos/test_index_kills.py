@@ -27,7 +27,7 @@ def test_a_build_that_is_killed_five_times_is_finished_and_right(tmp_path: Path)
         service.make_team()
         fill(service)
         made = service.request("POST", PATH, json={"pipeline": WIDER, "priority": "low"})["id"]
-        reached = []
+        reached: list[int] = []
         for _ in range(KILLS):
             reached.append(wait_until_further(service, made, reached[-1] if reached else 0))
             time.sleep(dice.uniform(0, 0.3))

@@ -240,7 +240,8 @@ def test_feedback_on_the_same_hit_becomes_one_row_also_when_given_at_once(databa
 def test_feedback_is_counted_by_what_it_says(database: Database) -> None:
     with database.transaction() as transaction:
         connection = transaction.connection
-        likes, dislikes = {"rating": Rating.LIKE}, {"rating": Rating.DISLIKE, "reasons": [Reason.MISSING]}
+        likes: dict[str, Any] = {"rating": Rating.LIKE}
+        dislikes: dict[str, Any] = {"rating": Rating.DISLIKE, "reasons": [Reason.MISSING]}
         for number, more in enumerate(({**likes, "signals": [Signal.COPIED]}, likes, dislikes)):
             feedback.give(connection, said(query_id=f"q_{number}", **more))
         feedback.give(connection, said(query_id="q_9", source_id="src_1", **dislikes))

@@ -74,14 +74,15 @@ def api() -> Iterator[RerankApi]:
 def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny BERT with random weights that gives one score."""
     import torch
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+    import transformers
 
+    bert: Any = transformers  # its classes are made when they are asked for
     folder = tmp_path_factory.mktemp("cross-encoder")
     words = sorted({word for text in (QUERY, *PASSAGES) for word in text.split()})
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
     torch.manual_seed(1)
-    config = BertConfig(
+    config: Any = bert.BertConfig(
         vocab_size=5 + len(words),
         hidden_size=16,
         num_hidden_layers=1,
@@ -90,8 +91,8 @@ def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_position_embeddings=64,
         num_labels=1,
     )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    BertTokenizerFast(vocab_file=str(vocabulary), model_max_length=64).save_pretrained(folder)
+    bert.BertForSequenceClassification(config).save_pretrained(folder)
+    bert.BertTokenizerFast(vocab_file=str(vocabulary), model_max_length=64).save_pretrained(folder)
     return folder
 
 

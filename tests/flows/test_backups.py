@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from rag_service.backup import exchange
 from rag_service.backup.manifest import BackupDamaged
 from rag_service.db import Database, inventory, jobs, operations, ringing
 from rag_service.db.operations import Operation, OperationKind, OperationState
@@ -386,7 +385,7 @@ def test_a_restore_that_is_killed_anywhere_leaves_the_old_or_the_new_service(
             return renames(self, target)
 
         with monkeypatch.context() as patch:
-            patch.setattr(exchange.Path, "rename", rename)
+            patch.setattr(Path, "rename", rename)
             try:
                 restore(settings_for(data), backup, quietly, force=True)
                 finished = True

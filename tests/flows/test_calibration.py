@@ -230,7 +230,8 @@ def recalibrated(service: Service, team: Team) -> None:
 
 def during(monkeypatch: pytest.MonkeyPatch, method: str, action: Callable[[], object], moment: str) -> None:
     """Let `action` happen once, right before or right after the store's `method`."""
-    write, done = getattr(EdgeVectorStore, method), []
+    write = getattr(EdgeVectorStore, method)
+    done: list[object] = []
 
     def interrupted(store: EdgeVectorStore, index: str, *rest: Any) -> None:
         if moment == "after":

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from rag_service.backup import manifest
-from rag_service.cli import app, upkeep
+from rag_service.cli import app
 from rag_service.cli.serving import Serving, serving
 from tests.conftest import ADMIN_KEY, Started, settings_for
 
@@ -82,7 +82,7 @@ def test_a_backup_on_another_file_system_is_copied_and_checked(
             raise OSError(18, "Invalid cross-device link")
         return rename(self, target)
 
-    monkeypatch.setattr(upkeep.Path, "rename", of_one_file_system)
+    monkeypatch.setattr(Path, "rename", of_one_file_system)
     target = tmp_path / "elsewhere"
     rag(data, "admin", "backup", str(target), url=running.url)
     assert manifest.verify(target).counts["documents"] == 1

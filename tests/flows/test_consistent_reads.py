@@ -44,7 +44,9 @@ def test_five_hundred_updates_never_show_two_versions_of_one_document(team: Team
 
     put(0)
     team.drain()
-    done, mixed, reads = threading.Event(), [], []
+    mixed: list[object] = []
+    reads: list[object] = []
+    done = threading.Event()
     reader = threading.Thread(target=read_until, args=(done, team, mixed, reads))
     reader.start()
     for version in range(1, ROUNDS + 1):

@@ -140,7 +140,8 @@ def test_credentials_do_not_follow_to_another_address_unless_they_are_given_agai
     assert "token" in refused["detail"]
     assert elsewhere not in json.dumps(refused)
     assert field not in configuration(own, team, source)
-    change(team, source, **{field: elsewhere, "token": "token-again"})
+    moved: dict[str, Any] = {field: elsewhere, "token": "token-again"}
+    change(team, source, **moved)
     assert configuration(own, team, source)[field] == elsewhere
 
 

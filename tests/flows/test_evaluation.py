@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -177,7 +178,7 @@ class TestCompare:
     def test_gives_the_same_numbers_again_but_for_the_times(self, filled: Team, worse: IndexVersion) -> None:
         first, second = against_active(filled, worse), against_active(filled, worse)
         assert first.metrics == second.metrics
-        timeless = {"candidate_ms": 0.0, "active_ms": 0.0}
+        timeless: dict[str, Any] = {"candidate_ms": 0.0, "active_ms": 0.0}
         assert [replace(one, **timeless) for one in first.changes] == [
             replace(one, **timeless) for one in second.changes
         ]

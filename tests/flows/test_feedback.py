@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import delete
 
-from rag_service.api import feedback as routes
+from rag_service.db import documents
 from rag_service.db.tables import queries
 from tests.conftest import Service, Started, Team, settings_for
 
@@ -240,7 +240,7 @@ def test_a_route_that_forgets_who_asks_would_be_noticed(
     office: Team, own: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        routes.documents, "get_readable", lambda connection, name, _: routes.documents.get(connection, office.id, name)
+        documents, "get_readable", lambda connection, name, _: documents.get(connection, office.id, name)
     )
     hidden, unknown = expectations(office, own)
     assert hidden != [unknown, unknown]

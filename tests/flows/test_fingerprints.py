@@ -184,7 +184,8 @@ def turned(vectors: NDArray[np.float32], degrees: float) -> NDArray[np.float32]:
     aside -= np.einsum("ij,ij->i", aside, vectors)[:, None] * vectors
     aside /= np.linalg.norm(aside, axis=1, keepdims=True)
     angle = np.radians(degrees)
-    return (np.cos(angle) * vectors + np.sin(angle) * aside).astype(np.float32)
+    turned: NDArray[np.float32] = (np.cos(angle) * vectors + np.sin(angle) * aside).astype(np.float32)
+    return turned
 
 
 def look(database: Database, model: Turning, *degrees: float) -> Verdict:

@@ -15,7 +15,7 @@ from tests.index_builds import PATH, WIDER, active, ask, begin, built, look
 ADI = Path(__file__).parents[3] / "shared" / "data" / "collections" / "adi"
 BARE = {"chunking": {"context": "none"}}
 CRUMBS = {"chunking": {"tokens": 20}}
-ASKED = {"query_set": "questions"}
+ASKED: dict[str, Any] = {"query_set": "questions"}
 
 
 @pytest.fixture(scope="module")

@@ -459,7 +459,8 @@ def test_a_question_that_began_before_the_switch_ends_on_what_it_began_with(
     service: Service, filled: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     former, made = active(filled), built(service, filled)
-    confirm, switched = Retriever._confirm, []
+    confirm = Retriever._confirm
+    switched: list[object] = []
 
     def confirming(retriever: Retriever, *arguments: Any) -> Any:
         if not switched:

@@ -244,7 +244,8 @@ class TestASearchThatLeaks:
     ) -> None:
         document = put(team, "Turnips are grown in rows.", "turnips", acl={"users": ["ada"]})
         probe_id = add(team, {"max_age_s": 86_400}, as_user={"user": "ada", "groups": []})
-        retrieve, narrowed = team.service.runtime.retriever.retrieve, []
+        retrieve = team.service.runtime.retriever.retrieve
+        narrowed: list[Any] = []
 
         def then_narrow(*asked: Any) -> Any:
             answer = retrieve(*asked)

@@ -111,7 +111,7 @@ def test_a_trace_is_read_by_managers_and_by_the_key_that_asked(office: Team, oth
         assert trace(client, query_id)["id"] == query_id
     for client in (neighbour, other_team.manager, other_team.admin):
         for method, path in (("GET", ""), ("POST", "/replay")):
-            body = {"json": {"query": "leave"}} if method == "POST" else {}
+            body: dict[str, Any] = {"json": {"query": "leave"}} if method == "POST" else {}
             foreign = client.request(method, f"/v1/queries/{query_id}{path}", **body)
             unknown = client.request(method, f"/v1/queries/q_{'0' * 32}{path}", **body)
             assert foreign.status_code == unknown.status_code == 404

@@ -18,7 +18,7 @@ from rag_service.cli.serving import serving
 from tests.conftest import settings_for
 
 ROOT = Path(__file__).parent.parent.parent
-BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+BLOCKS: list[str] = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
 @dataclass(frozen=True)

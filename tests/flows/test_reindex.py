@@ -20,6 +20,7 @@ from rag_service.db.tables import documents as document_table
 from rag_service.db.tables import jobs as job_table
 from rag_service.embedding.hashing import HashingEmbedder
 from rag_service.errors import UnsupportedDocument
+from rag_service.types import JobState
 from tests.conftest import Service, Started, Team, settings_for
 from tests.flows.unsteady_source import PLACE, Unsteady
 
@@ -628,7 +629,7 @@ class TestListing:
         assert team.service.runtime.reindex.run(held) == "canceled"
         assert children(team, job_id) == []
         with team.service.runtime.database.transaction() as transaction:
-            assert jobs.finish(transaction.connection, held, jobs.JobState.CANCELED)
+            assert jobs.finish(transaction.connection, held, JobState.CANCELED)
 
     def test_documents_that_came_after_it_was_asked_for_are_not_listed(self, team: Team) -> None:
         filled(team, 3)

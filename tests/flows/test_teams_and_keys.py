@@ -87,7 +87,7 @@ def test_expired_revoked_unknown_and_malformed_keys_are_told_the_same(service: S
         "",
     ]
     answers = [
-        service.anonymous.get("/v1/collections", headers={"Authorization": each.encode("latin-1")}) for each in headers
+        service.anonymous.get("/v1/collections", headers={b"Authorization": each.encode("latin-1")}) for each in headers
     ] + [service.anonymous.get("/v1/collections")]
     told = {tuple(sorted((k, v) for k, v in answer.json().items() if k != "request_id")) for answer in answers}
     assert {answer.status_code for answer in answers} == {401}

@@ -43,7 +43,7 @@ def fuzz(folder: Path, options: Sequence[str], timeout_s: float | None = None) -
     # Sources may lie in one small folder only: a made-up root must not read this machine.
     settings = Settings(
         data_dir=folder / "data",
-        admin_key=ADMIN_KEY,  # type: ignore[arg-type] # pydantic makes a secret of it
+        admin_key=ADMIN_KEY,
         embedder="hashing",
         source_root=documents,
         worker_threads=2,

@@ -10,7 +10,7 @@ import schemathesis
 _MAKE_SOURCES = ("/v1/sources", "/v1/sources/validate")
 
 
-@schemathesis.hook  # type: ignore[untyped-decorator] # it is an object with __call__
+@schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     """A made-up folder is never there, so that nothing would ever be tried with a source that exists."""
     _spare_the_model(case)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
+import pytest
+
 import connectors
 from rag_service.__main__ import main
 from rag_service.cli import process
@@ -24,13 +26,14 @@ def log_settings(settings: Settings) -> Settings:
 
 
 def break_it(how: str) -> None:
+    replace = pytest.MonkeyPatch().setattr
     if how == "log":
         read = process.read_settings
-        process.read_settings = lambda: log_settings(read())
+        replace(process, "read_settings", lambda: log_settings(read()))
     elif how == "plain":
-        credentials.secret_fields = lambda _config: frozenset()  # type: ignore[assignment] # the cached function
+        replace(credentials, "secret_fields", lambda _config: frozenset())
     elif how == "told":
-        variants.discreet = lambda make, _hidden: make()
+        replace(variants, "discreet", lambda make, _hidden: make())
     else:
         raise ValueError(how)
 

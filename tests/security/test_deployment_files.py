@@ -38,7 +38,8 @@ def compose() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def instructions() -> tuple[dockerfile.Command, ...]:
-    return dockerfile.parse_file(str(ROOT / "Dockerfile"))
+    parsed: tuple[dockerfile.Command, ...] = dockerfile.parse_file(str(ROOT / "Dockerfile"))
+    return parsed
 
 
 def ours(compose: dict[str, Any]) -> dict[str, Service]:
@@ -180,7 +181,7 @@ def refuse_unknown(command: list[str]) -> None:
         # Options are read before help is shown.
         assert CliRunner().invoke(app, [*arguments, "--help"]).exit_code == 0, arguments
     elif program == "dramatiq":
-        parsed = make_argument_parser().parse_args(arguments)
+        parsed = make_argument_parser().parse_args(arguments)  # type: ignore[no-untyped-call]
         assert importlib.util.find_spec(parsed.broker), parsed.broker
         assert parsed.processes == 1  # the death of one child of several takes its siblings along
     else:

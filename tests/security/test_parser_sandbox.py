@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -36,7 +37,7 @@ def sandbox() -> Iterator[ParserSandbox]:
         yield sandbox
 
 
-def make(processes: int = 1, timeout_s: float = TIMEOUT, **more: int) -> ParserSandbox:
+def make(processes: int = 1, timeout_s: float = TIMEOUT, **more: Any) -> ParserSandbox:
     return ParserSandbox(timeout_s, MEMORY, processes, extra_parsers=hostile_parsers.types(), **more)
 
 

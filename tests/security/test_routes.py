@@ -384,7 +384,7 @@ def test_ids_of_another_team_tell_nothing_in_queries_and_bodies_either(
             return operations[operation_id].call(client, {}, params={name: value})
         expected = {"max_age_s": 60, "source": value}
         placed: Any = {"collections": [value], "filter": {"source": value}, "expect": expected}.get(name, value)
-        body = {
+        bodies: dict[str, dict[str, Any]] = {
             "create_query_set": {"name": "n"},
             "create_query_set_from_feedback": {"name": "n"},
             "create_document": {"text": "x"},
@@ -394,8 +394,8 @@ def test_ids_of_another_team_tell_nothing_in_queries_and_bodies_either(
             "retrieve": {"query": "plans"},
             "give_feedback": {"query_id": intruder.ids["query_id"], "rating": "like"},
             "why_not": {"query": "plans"} if name.endswith("_id") else {"query": "plans", "external_id": "x"},
-        }[operation_id]
-        return operations[operation_id].call(client, {}, json={**body, name: placed})
+        }
+        return operations[operation_id].call(client, {}, json={**bodies[operation_id], name: placed})
 
     def shown(answer: Response) -> tuple[int, dict[str, Any]]:
         status, body, _ = told(answer)

@@ -237,11 +237,11 @@ def work_of_webhooks(run: Run) -> None:
 def work_of_sources(run: Run) -> None:
     """Sources of a system that refuses, breaks off and fails, and that tells its credentials whenever it does."""
     canaries = run.canaries
-    body = {"type": guarded_source.TYPE, "config": credentials_of(canaries, "source")}
+    kind, credentials = guarded_source.TYPE, credentials_of(canaries, "source")
     ids = {}
     for misbehave in ("", "defect", "item"):
-        config = {**body["config"], "misbehave": misbehave}
-        made = run.ask("POST", "/v1/sources", json={**body, "name": f"s {misbehave}", "config": config})
+        given = {**credentials, "misbehave": misbehave}
+        made = run.ask("POST", "/v1/sources", json={"type": kind, "name": f"s {misbehave}", "config": given})
         ids[misbehave] = made.json()["id"]
     refused = {"token": canaries.new("refused token"), "expects": "another"}
     for path, config in (
@@ -249,8 +249,8 @@ def work_of_sources(run: Run) -> None:
         ("/v1/sources/validate", {"token": [canaries.new("token of the wrong type")]}),
         ("/v1/sources", {"token": "t", "colour": canaries.new("value of an unknown field")}),
     ):
-        run.ask("POST", path, json={"type": guarded_source.TYPE, "config": config, **_name(path)})
-    run.ask("POST", "/v1/sources", json={**body, "name": "refused", "config": refused})
+        run.ask("POST", path, json={"type": kind, "config": config, **_name(path)})
+    run.ask("POST", "/v1/sources", json={"type": kind, "name": "refused", "config": refused})
     changed = f"/v1/sources/{ids['']}"
     run.ask("PATCH", changed, json={"config": {"token": canaries.new("changed token"), "password": None}})
     run.ask("PATCH", changed, json={"config": {"url": "https://elsewhere.example.com"}})

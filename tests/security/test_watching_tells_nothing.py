@@ -11,6 +11,7 @@ import pytest
 from rag_service.ingest.indexer import Indexer
 from rag_service.observe import spans
 from rag_service.retrieval import retriever
+from rag_service.retrieval.plan import RetrievalRequest
 from tests.conftest import ADMIN_KEY, Service, Started, settings_for
 from tests.log_lines import log_lines
 from tests.otlp_collector import collecting
@@ -91,7 +92,7 @@ def test_nor_when_something_breaks_with_the_text_in_its_hands(tmp_path: Path, mo
 def test_a_line_that_quotes_the_question_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = retriever._answer
 
-    def telling(request: retriever.RetrievalRequest, *rest: object) -> object:
+    def telling(request: RetrievalRequest, *rest: object) -> object:
         retriever.logger.debug("asked %s", request.query)
         return answer(request, *rest)  # type: ignore[arg-type] # passed on as it came
 

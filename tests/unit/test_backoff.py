@@ -16,7 +16,7 @@ def middle(low: float, high: float) -> float:
 
 def waits(error_class: ErrorClass, retry_after: float = 0.0) -> list[float]:
     """Every wait of a job that only ever fails in this class, without the jitter."""
-    found = []
+    found: list[float] = []
     while (wait := wait_s(error_class, len(found) + 1, retry_after, lambda low, high: 1.0)) is not None:
         found.append(wait)
     return found

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -91,7 +92,7 @@ def test_plots_are_drawn_beside_the_report(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="comes with the extra `bench`")
     from benchmarks.plots import draw
 
-    measured = {
+    measured: dict[str, list[dict[str, Any]]] = {
         "quality": [{"collection": "small", "dense": 0.4, "lexical": 0.5, "hybrid": 0.6}],
         "scale": [{"chunks": n, "p50_ms": n / 10_000, "p95_ms": n / 5_000} for n in (10_000, 30_000)],
         "ingest": [{"folder": "docs", "round": 1, "chunks_s": 80.0, "alone_s": 100.0}],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -117,7 +118,7 @@ class Busy:
 class TestAsking:
     def ask(self, service: Busy, monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[str, ...], list[float]]:
         waited: list[float] = []
-        monkeypatch.setattr(evaluation_run.time, "sleep", waited.append)
+        monkeypatch.setattr(time, "sleep", waited.append)
         session: Any = type("Session", (), {"service": service})
         answer = evaluation_run._ask(session, LabelledQuery(id="q", query="x"), "default")
         return tuple(one.external_id for one in answer.found), waited

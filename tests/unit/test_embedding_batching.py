@@ -134,9 +134,9 @@ def test_more_lanes_than_there_are_would_be_noticed() -> None:
     with ThreadPoolExecutor(4) as pool:
         batcher = Batcher(model.forward, 10, lanes=3, executor=pool)
         model.open.clear()
-        threading.Timer(0.05, model.open.set).start()
         with pytest.raises(AssertionError, match="too many threads"):
             batcher.embed(texts_of(1, [10] * 20), "document")
+        model.open.set()
 
 
 def test_who_comes_while_the_service_stops_hears_that_it_may_try_again(model: Model) -> None:

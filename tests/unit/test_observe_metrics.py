@@ -159,7 +159,7 @@ def test_state_is_read_once_however_many_ask_and_again_when_it_is_old() -> None:
 
 
 def test_what_could_not_be_read_is_tried_again_at_once() -> None:
-    answers = [RetryableError(), STATE]
+    answers: list[RetryableError | State] = [RetryableError(), STATE]
 
     def read() -> State:
         answer = answers.pop(0)

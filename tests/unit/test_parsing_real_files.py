@@ -72,8 +72,8 @@ def test_documentation_trees_parse_without_a_single_failure(sandbox: ParserSandb
 
 def test_the_pages_of_real_pdfs_are_the_right_ones(sandbox: ParserSandbox) -> None:
     folder = DATA / "collections" / "northwind_hr"
-    expected = Counter()
-    agreeing = Counter()
+    expected: Counter[str] = Counter()
+    agreeing: Counter[str] = Counter()
     parsed = {path.name: sandbox.parse(path.read_bytes(), path.name, None) for path in (folder / "pdfs").glob("*.pdf")}
     for line in (folder / "corpus.jsonl").read_text().splitlines():
         page = json.loads(line)

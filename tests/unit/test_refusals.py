@@ -45,11 +45,11 @@ def test_an_impossible_mix_is_refused(tmp_path: Path, changed: dict[str, Any], r
 
 @pytest.mark.parametrize("role", ["api", "worker", "scheduler"])
 def test_the_whole_mix_is_not(tmp_path: Path, role: Role) -> None:
-    build(Settings(data_dir=tmp_path, **WHOLE), role).close()
+    build(Settings.model_validate({"data_dir": tmp_path, **WHOLE}), role).close()
 
 
 def test_a_worker_needs_no_admin_key(tmp_path: Path) -> None:
-    build(Settings(data_dir=tmp_path, **{**WHOLE, "admin_key": None}), "worker").close()
+    build(Settings.model_validate({"data_dir": tmp_path, **WHOLE, "admin_key": None}), "worker").close()
 
 
 def test_a_data_folder_that_is_not_the_one_of_the_database_is_refused(tmp_path: Path) -> None:

@@ -24,12 +24,12 @@ from rag_service.errors import Conflict, NotFound, RetryableError
 from rag_service.observe.logs import JsonLines
 from rag_service.pipelines import Pipelines
 from rag_service.reranking.base import NullReranker, Reranker
+from rag_service.retrieval.course import Course
 from rag_service.retrieval.filters import parse_filter
 from rag_service.retrieval.fusion import Fused
 from rag_service.retrieval.plan import FusionSpec, RetrievalRequest
 from rag_service.retrieval.refining import Found
 from rag_service.retrieval.retriever import Retrieval, Retriever
-from rag_service.retrieval.syntax import Question
 from rag_service.types import Chunk, ChunkText, ConfirmedChunk, IndexVersion, utc_now
 from rag_service.vectors.base import Candidate, IndexSpec, SearchRequest, VectorPoint
 from rag_service.vectors.edge import EdgeVectorStore
@@ -370,10 +370,10 @@ class Trusting(Retriever):
     """Deliberately broken: believes the vector store."""
 
     def _confirm(
-        self, ranking: Sequence[Fused], window: int, wanted: int, scope: AccessScope, question: Question
+        self, passing: Sequence[Fused], window: int, request: RetrievalRequest, scope: AccessScope, course: Course
     ) -> list[Found]:
         everything = AccessScope(scope.team, frozenset({PUBLIC, "manage", "user:ann"}))
-        return super()._confirm(ranking, window, wanted, everything, question)
+        return super()._confirm(passing, window, request, everything, course)
 
 
 def revoked_is_hidden(library: Library, kind: type[Retriever]) -> bool:

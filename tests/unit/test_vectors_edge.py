@@ -252,7 +252,7 @@ class TestFolder:
         store.create("docs", SPEC)
         store.upsert("docs", [point(1)])
         shard = store._shard("docs")
-        busy = _Busy(shard._edge, refusals=3)
+        busy: Any = _Busy(shard._edge, refusals=3)
         shard._edge = busy
         store.drop("docs")
         assert busy.refusals == 0

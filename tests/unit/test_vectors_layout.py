@@ -30,9 +30,11 @@ class Recording(QdrantClient):
         self.made.append(asked)
         return super().create_collection(collection_name, *args, **asked)
 
-    def create_payload_index(self, collection_name: str, field_name: str, field_schema: Any, **more: Any) -> Any:
+    def create_payload_index(
+        self, collection_name: str, field_name: str, field_schema: Any = None, *args: Any, **asked: Any
+    ) -> Any:
         self.indexed[field_name] = field_schema
-        return super().create_payload_index(collection_name, field_name, field_schema, **more)
+        return super().create_payload_index(collection_name, field_name, field_schema, *args, **asked)
 
     def upsert(self, *args: Any, **asked: Any) -> Any:
         self.orderings.append(asked.get("ordering"))

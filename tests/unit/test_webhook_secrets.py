@@ -6,6 +6,7 @@ import os
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import Connection
 
 from rag_service.db import Database, audit, webhooks
 from rag_service.db.webhooks import Webhook
@@ -73,7 +74,7 @@ def test_without_a_key_there_is_no_webhook(database: Database) -> None:
         keeping(database).renew(transaction.connection, hook_of(transaction.connection), timedelta(0))
 
 
-def hook_of(connection: webhooks.Connection) -> Webhook:
+def hook_of(connection: Connection) -> Webhook:
     return webhooks.add(connection, "a", url="https://hooks.example", events=[EventType.PROBE_FAILED], description="")
 
 
