@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from rag_service.vectors.flushing import sync
+from rag_service.flushing import sync
 
 DATABASE = "rag.db"
 _PARTS = (DATABASE, "blobs", "vectors")

@@ -26,9 +26,9 @@ from rag_service.blobs import BlobStore
 from rag_service.db import Connection, Database, collections, inventory, snapshot
 from rag_service.db.documents import Document
 from rag_service.errors import Conflict, NotFound
+from rag_service.flushing import sync, sync_folder
 from rag_service.types import IndexVersion, utc_now
 from rag_service.vectors.base import VectorStore
-from rag_service.vectors.flushing import sync, sync_folder
 
 Progress: TypeAlias = Callable[[str, int, int | None], None]
 """(stage, done, total or None); called often. It may raise to stop the work."""

@@ -14,10 +14,10 @@ from uuid import uuid4
 
 from rag_service.access import AccessScope, AccessTokens
 from rag_service.errors import ConfigError, InvalidRequest, NotFound
+from rag_service.flushing import sync
 from rag_service.types import SparseVector
 from rag_service.vectors.base import Candidate, IndexSpec, SearchRequest, StoredPoint, VectorPoint
 from rag_service.vectors.conditions import chosen, of_document
-from rag_service.vectors.flushing import sync
 from rag_service.vectors.legs import search
 from rag_service.vectors.names import checked, other_spec
 from rag_service.vectors.payload import changes

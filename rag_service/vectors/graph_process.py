@@ -16,11 +16,11 @@ from pathlib import Path
 
 import qdrant_edge as qdrant
 
+from rag_service.flushing import sync
 from rag_service.lifeline import die_with_the_service
 from rag_service.types import Vector
 from rag_service.vectors.conditions import Every, within
 from rag_service.vectors.edge_filter import edge_filter
-from rag_service.vectors.flushing import sync
 
 # Edges per point, candidates while making: Qdrant's own defaults.
 _M, _EF_CONSTRUCT = 16, 100

@@ -23,12 +23,12 @@ from typing import Any
 import qdrant_edge as qdrant
 
 from rag_service.errors import NotFound, RagError, RetryableError
+from rag_service.flushing import GroupCommit, sync_folder
 from rag_service.types import SparseVector
 from rag_service.vectors import graph
 from rag_service.vectors.base import IndexSpec, StoredPoint, VectorPoint
 from rag_service.vectors.conditions import Among, Condition, Either, Every, Range, not_later
 from rag_service.vectors.edge_filter import edge_filter
-from rag_service.vectors.flushing import GroupCommit, sync_folder
 from rag_service.vectors.graph import Graph
 from rag_service.vectors.legs import LegQuery, Scored
 from rag_service.vectors.payload import (

@@ -16,13 +16,14 @@ from uuid import NAMESPACE_OID, uuid5
 import numpy as np
 import pytest
 
+from rag_service import flushing
 from rag_service.access import PUBLIC, AccessScope, AccessTokens
 from rag_service.errors import ConfigError, Conflict, NotFound, RetryableError
+from rag_service.flushing import GroupCommit
 from rag_service.types import Compare, SparseVector
-from rag_service.vectors import edge, flushing
+from rag_service.vectors import edge
 from rag_service.vectors.base import IndexSpec, SearchRequest, VectorPoint
 from rag_service.vectors.edge import EdgeVectorStore
-from rag_service.vectors.flushing import GroupCommit
 from rag_service.vectors.shard import FLUSH_EVERY, Shard
 
 REPOSITORY = Path(__file__).parents[2]

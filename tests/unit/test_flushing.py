@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from rag_service import flushing
 from rag_service.errors import RetryableError
-from rag_service.vectors import flushing
-from rag_service.vectors.flushing import GroupCommit, sync, sync_folder
+from rag_service.flushing import GroupCommit, sync, sync_folder
 
 WRITERS = 8
 
