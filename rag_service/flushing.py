@@ -15,18 +15,18 @@ _SYNC_CONTENT: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # mac
 
 def sync(path: Path) -> None:
     """Return once the file or folder, as it is now, is on the disk. Other threads go on meanwhile."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _opened(path, os.fsync)
 
 
 def sync_content(path: Path) -> None:
-    """`sync` of what a file holds, without the times of its last change: half the work where it has not grown."""
+    """`sync` of what a file holds, without the times of its last change."""
+    _opened(path, _SYNC_CONTENT)
+
+
+def _opened(path: Path, bring: Callable[[int], None]) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        _SYNC_CONTENT(descriptor)
+        bring(descriptor)
     finally:
         os.close(descriptor)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rag_service.errors import NotFound, RetryableError
+from rag_service.flushing import sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def gone(key: str) -> NotFound:
 
 
 def _write_durably(path: Path, content: bytes) -> None:
-    # Rename makes the blob appear whole or not at all; the two fsyncs make it outlive a power cut.
+    # Rename makes the blob appear whole or not at all; the two syncs make it outlive a power cut.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
     try:
         with os.fdopen(handle, "wb") as part:
@@ -162,8 +163,4 @@ def _write_durably(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)

@@ -113,10 +113,8 @@ class Database:
             if transaction.entries:
                 audit.append(connection, transaction.entries)
             connection.commit()
-            if not self.is_shared:
-                self._log.note(connection)
-        if not self.is_shared:
-            self._log.flush()  # others may write meanwhile
+            self._log.note(connection)
+        self._log.flush()  # others may write meanwhile
         for hook in transaction.hooks:
             hook()
         if transaction.told:

@@ -29,8 +29,9 @@ class WriteAheadLog:
 
     def note(self, connection: Connection) -> None:
         """That `connection` has just committed; its write lock must still keep the others out."""
+        # A server counts none: it has synced what it says is committed.
         changes = getattr(connection.connection.driver_connection, "total_changes", 0)
-        if connection.info.get(_CHANGES) != changes:
+        if connection.info.get(_CHANGES, 0) != changes:
             connection.info[_CHANGES] = changes
             self._committed += 1
 

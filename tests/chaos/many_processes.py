@@ -5,17 +5,16 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.chaos.history import GONE, History, RefusedError, lost, went_back
 from tests.chaos.report import Report
-from tests.distributed.cluster import Cluster, cluster
+from tests.distributed.cluster import RAG, Cluster, cluster
 
 TEAM = "chaos"
 _LEASE_S = 4
+_DOCUMENTS = 12
 
 
 def queue_lost(folder: Path, seed: int, *, files: int, worker_kills: int, redis_kills: int, outage_s: float) -> Report:
@@ -54,10 +53,7 @@ def zombies(folder: Path, seed: int, *, stops: int) -> Report:
             _put_all(service, history, 2 * version)
             time.sleep(3 * _LEASE_S)
             stopped.send(signal.SIGCONT)
-        service.wait_for("all jobs are over", lambda: not _open_jobs(service), 240)
-        final = {f"doc-{number}": _seen(service, history, number) for number in range(_DOCUMENTS)}
-        letters = service.request("GET", "/v1/admin/dead-letters")["data"]
-    wrong = lost(history, final) + went_back(history) + [f"a job gave up: {letter['error']}" for letter in letters]
+        wrong = _faults(service, history)
     numbers = {"stops": stops, "versions": 2 * stops, "documents": _DOCUMENTS, "refused": history.count("fail")}
     return Report("zombies", seed, f"workers stopped for {3 * _LEASE_S} s, then continued", numbers, tuple(wrong))
 
@@ -66,50 +62,32 @@ def servers_out(folder: Path, seed: int, *, rounds: int, mutant: str = "") -> Re
     """Redis is full, Postgres is restarted, the vector store hangs while documents change: each is done or refused."""
     dice, history = random.Random(seed), History()
     wrong: list[str] = []
-    rag = ("tests.chaos.launch", f"--mutant={mutant}") if mutant else ("rag_service",)
+    rag = ("tests.chaos.launch", f"--mutant={mutant}") if mutant else RAG
     with cluster(folder / "cluster", apis=1, rag=rag, RAG_LEASE_S=str(_LEASE_S), RAG_QDRANT_TIMEOUT_S="2") as service:
         service.request("POST", "/v1/teams", json={"id": TEAM, "name": TEAM})
-        outages = [_redis_full, _postgres_restarted] + [_vectors_hang] * (service.qdrant is not None)
-        outages *= rounds
+        outages = [service.redis.full, service.postgres.away] * rounds
+        outages += [service.qdrant.hanging] * rounds if service.qdrant is not None else []
         dice.shuffle(outages)
         for turn, outage in enumerate(outages, start=1):
             _put_all(service, history, 2 * turn - 1)
             time.sleep(dice.uniform(0, 0.5))
-            with outage(service):
+            with outage():
                 _put_all(service, history, 2 * turn)
                 wrong += _asked_meanwhile(service, history)
             service.wait_for("the service is ready again", service.apis[0].is_ready, 120)
-        service.wait_for("all jobs are over", lambda: not _open_jobs(service), 300)
-        final = {f"doc-{number}": _seen(service, history, number) for number in range(_DOCUMENTS)}
-        letters = service.request("GET", "/v1/admin/dead-letters")["data"]
-    wrong += lost(history, final) + went_back(history) + [f"a job gave up: {letter['error']}" for letter in letters]
+        wrong += _faults(service, history)
     refused = history.count("fail") + sum(read.outcome == "fail" for read in history.of("read"))
     numbers = {"outages": len(outages), "accepted": history.count("ok"), "refused": refused}
     told = "Redis full, Postgres restarted, the vector store stopped"
     return Report("servers out", seed, told, numbers, tuple(wrong))
 
 
-@contextmanager
-def _redis_full(service: Cluster) -> Iterator[None]:
-    with service.redis.client() as client:
-        client.config_set("maxmemory", "100kb")  # less than an empty one needs: every write is refused
-        yield
-        client.config_set("maxmemory", "0")
-
-
-@contextmanager
-def _postgres_restarted(service: Cluster) -> Iterator[None]:
-    service.postgres.stop()
-    yield
-    service.postgres.start()
-
-
-@contextmanager
-def _vectors_hang(service: Cluster) -> Iterator[None]:
-    assert service.qdrant is not None
-    service.qdrant.send(signal.SIGSTOP)
-    yield
-    service.qdrant.send(signal.SIGCONT)
+def _faults(service: Cluster, history: History) -> list[str]:
+    """What is wrong once all jobs are over."""
+    service.wait_for("all jobs are over", lambda: not _open_jobs(service), 240)
+    final = {f"doc-{number}": _seen(service, history, number) for number in range(_DOCUMENTS)}
+    letters = service.request("GET", "/v1/admin/dead-letters")["data"]
+    return lost(history, final) + went_back(history) + [f"a job gave up: {letter['error']}" for letter in letters]
 
 
 def _asked_meanwhile(service: Cluster, history: History) -> list[str]:
@@ -120,9 +98,6 @@ def _asked_meanwhile(service: Cluster, history: History) -> list[str]:
         if refused:
             raise RefusedError
     return [] if refused or answer.is_success else [f"a question was answered with {answer.status_code}"]
-
-
-_DOCUMENTS = 12
 
 
 def _strike(service: Cluster, act: str, dice: random.Random, outage_s: float) -> None:

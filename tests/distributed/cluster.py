@@ -17,13 +17,14 @@ import httpx
 
 from tests.distributed.servers import PostgresServer, Process, QdrantStandIn, RedisServer, free_port
 
+RAG = ("rag_service",)  # the module that is `rag`, and flags of its own
 ADMIN_KEY = "distributed-admin-key-0123456789abcdef"
 
 
 class ApiProcess(Process):
-    """`rag serve --no-worker`, or as `rag` of another module with flags of its own."""
+    """`rag serve --no-worker`."""
 
-    def __init__(self, log: Path, environment: Mapping[str, str], rag: Sequence[str] = ("rag_service",)) -> None:
+    def __init__(self, log: Path, environment: Mapping[str, str], rag: Sequence[str] = RAG) -> None:
         port = free_port()
         command = [sys.executable, "-m", *rag, "serve", "--no-worker", "--port", str(port)]
         super().__init__(command, log, environment)
@@ -82,7 +83,7 @@ class Cluster:
         apis: int = 2,
         workers: int = 2,
         schedulers: int = 1,
-        rag: Sequence[str] = ("rag_service",),
+        rag: Sequence[str] = RAG,
         **settings: str,
     ) -> None:
         self.folder = folder

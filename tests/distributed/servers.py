@@ -91,6 +91,24 @@ class Process:
             with suppress(ProcessLookupError):  # it has ended, and so has everything it started
                 os.killpg(self._process.pid, number)
 
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Stopped within the block: it holds its connections and answers nothing."""
+        self.send(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.send(signal.SIGCONT)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Shut down before the block and started after it."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
     def kill(self) -> None:
         """SIGKILL: no handler, no flush, no goodbye."""
         self.send(signal.SIGKILL)
@@ -139,6 +157,16 @@ class RedisServer(Process):
 
     def client(self) -> redis.Redis:
         return redis.Redis.from_url(self.url)
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """Refuses every write within the block."""
+        with self.client() as client:
+            client.config_set("maxmemory", "100kb")  # less than an empty one needs
+            try:
+                yield
+            finally:
+                client.config_set("maxmemory", "0")
 
     def is_ready(self) -> bool:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 import uuid
 from typing import Any
@@ -68,31 +67,25 @@ def test_a_redis_that_forgot_everything_is_filled_again(service: Cluster) -> Non
 
 def test_a_redis_that_is_full_costs_no_document(service: Cluster) -> None:
     team, api = new_team(service), service.apis[0]
-    service.redis.client().config_set("maxmemory", "100kb")  # less than an empty one needs: every write is refused
-    try:
+    with service.redis.full():
         assert set(not_ready(api)) == {"queue"}
         made = [
             api.request("POST", "/v1/documents", team=team, json={"text": f"Number {number}.", "acl": PUBLIC})
             for number in range(20)
         ]
-    finally:
-        service.redis.client().config_set("maxmemory", "0")
     assert {service.job(one["job_id"], team)["state"] for one in made} == {"succeeded"}
     assert not_ready(api) == {}
 
 
 def test_postgres_away_is_a_503_that_says_when_to_come_back(service: Cluster) -> None:
     team, api = new_team(service), service.apis[0]
-    service.postgres.stop()
-    try:
+    with service.postgres.away():
         wrong = not_ready(api)
         assert "database" in wrong
         assert "queue" not in wrong
         refused = api.send_request("POST", "/v1/retrieve", team=team, json={"query": "whale"})
         assert refused.status_code == 503
         assert int(refused.headers["Retry-After"]) >= 1
-    finally:
-        service.postgres.start()
     service.wait_for("the API finds it again", api.is_ready)
     made = api.request("POST", "/v1/documents", team=team, json={"text": "Written afterwards.", "acl": PUBLIC})
     assert service.job(made["job_id"], team)["state"] == "succeeded"
@@ -102,13 +95,10 @@ def test_a_vector_store_that_hangs_is_named(service: Cluster) -> None:
     if service.qdrant is None:
         pytest.skip("RAG_TEST_QDRANT_URL names a server that is not ours to stop")
     new_team(service)
-    service.qdrant.send(signal.SIGSTOP)
-    try:
+    with service.qdrant.hanging():
         wrong = not_ready(service.apis[0])
         assert set(wrong) == {"vectors"}
         assert "has not answered" in wrong["vectors"]
-    finally:
-        service.qdrant.send(signal.SIGCONT)
     service.wait_for("the API is ready again", service.apis[0].is_ready)
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from rag_service.db import collections, inventory, jobs
 from rag_service.runtime.restoring import restore
 from tests.churn import answers, churning, known_team, questions, rebuild, same
 from tests.conftest import Service, Started, Team, settings_for
+from tests.waiting import until
 
 BACKUPS = int(os.environ.get("RAG_TEST_BACKUPS", "3"))
 QUESTIONS = 100
@@ -32,7 +32,7 @@ def test_every_backup_taken_while_ingesting_restores_to_what_its_own_rows_say(tm
         team.retrieve("settle")
         with churning(team, seed=BACKUPS) as churn:
             for number in range(BACKUPS):
-                _until(lambda: churn.done >= 25 * (number + 1))  # noqa: B023 - called before the next number
+                until(lambda: churn.done >= 25 * (number + 1), 120)  # noqa: B023 - called before the next number
                 ended = service.runtime.upkeep.take_backup(tmp_path / f"backup-{number}")
                 assert ended.report is not None, ended.error
                 assert ended.report["missing"] == {"blobs": 0, "points": 0}
@@ -69,10 +69,3 @@ def _points(service: Service) -> int:
     held = sum(1 for index in indexes for _ in service.runtime.vectors.stored(index.id))
     assert held == expected
     return held
-
-
-def _until(reached: object, timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not (callable(reached) and reached()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

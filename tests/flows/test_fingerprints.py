@@ -26,6 +26,7 @@ from rag_service.retrieval.probing.fingerprints import Fingerprints, Model, Verd
 from rag_service.retrieval.probing.texts import TEXTS, digest
 from rag_service.types import new_id, utc_now
 from tests.conftest import Service, Started, settings_for
+from tests.waiting import until
 
 
 def other_weights(embedder: HashingEmbedder, word: str) -> int:
@@ -131,21 +132,14 @@ class TestAService:
     ) -> None:
         with Started(settings_for(tmp_path, fingerprint_s=1, sweep_s=0.1)) as service:
             team = service.new_team()
-            wait_until(lambda: fingerprint(team.manager) is not None)
+            until(lambda: fingerprint(team.manager) is not None, 10)
             monkeypatch.setattr(HashingEmbedder, "_place", other_weights)
-            wait_until(lambda: fingerprint(team.manager)["moved"])
+            until(lambda: fingerprint(team.manager)["moved"], 10)
             assert team.manager.get("/v1/collections/default/health").json()["state"] == "failing"
 
 
 def fingerprint(client: TestClient) -> Any:
     return client.get("/v1/collections/default/health").json()["fingerprint"]
-
-
-def wait_until(is_so: Any, within_s: float = 10.0) -> None:
-    until = time.monotonic() + within_s
-    while not is_so():
-        assert time.monotonic() < until
-        time.sleep(0.1)
 
 
 def metric(service: Service, name: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from rag_service.types import EventType, utc_now
 from rag_service.webhooks.signing import SignatureError, verify
 from tests.conftest import Service, Started, Team, settings_for
 from tests.receiver import Message, Receiver, receiving
+from tests.waiting import until
 
 EVERYTHING = [event.value for event in EventType]
 
@@ -66,13 +67,6 @@ def tries(team: Team, webhook: dict[str, Any]) -> list[int]:
 def shown(team: Team, webhook: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = team.manager.get(f"/v1/webhooks/{webhook['id']}").json()
     return found
-
-
-def until(holds: Callable[[], object], timeout: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def make_due(team: Team) -> None:

@@ -16,6 +16,7 @@ from rag_service.db import Database, write_ahead
 from rag_service.db.write_ahead import WriteAheadLog
 from rag_service.errors import RetryableError
 from rag_service.flushing import GroupCommit, sync_content
+from tests.waiting import until
 
 THREADS, WRITES = 6, 20
 
@@ -133,7 +134,7 @@ def test_hooks_run_once_the_commit_is_on_the_disk_and_others_write_meanwhile(
         first = pool.submit(write, database, "first", lambda: told.append("first"))
         assert disk.began.wait(10)
         rest = [pool.submit(write, database, f"{n}", lambda: told.append("rest")) for n in range(4)]
-        until(lambda: count(database) == 5)
+        until(lambda: count(database) == 5, 10)
         assert not told
         disk.gate.set()
         for each in (first, *rest):
@@ -149,8 +150,8 @@ def test_who_wrote_nothing_waits_for_what_it_has_read(database: Database, disk: 
         writer = pool.submit(write, database, "first")
         assert disk.began.wait(10)
         reader = pool.submit(look, database)
-        until(lambda: not database._turn.locked())
-        assert not reader.done()
+        with pytest.raises(TimeoutError):
+            reader.result(0.3)
         disk.gate.set()
         writer.result(10)
         assert reader.result(10) == 1
@@ -192,12 +193,3 @@ def look(database: Database) -> int:
 def count(database: Database) -> int:
     with database.read() as connection:
         return int(connection.execute(text("SELECT count(*) FROM notes")).scalar_one())
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = threading.Event()
-    for _ in range(10_000):
-        if condition():
-            return
-        deadline.wait(0.001)
-    raise AssertionError("it never came about")

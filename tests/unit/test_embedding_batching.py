@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from rag_service.embedding.base import TextKind
 from rag_service.embedding.batching import Batcher, Tokens
 from rag_service.errors import RetryableError
+from tests.waiting import until
 
 POISON = 666
 
@@ -57,13 +57,6 @@ def texts_of(first: int, lengths: Sequence[int]) -> list[list[int]]:
     return [[first + place] * length for place, length in enumerate(lengths)]
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.001)
-
-
 class Crowd:
     """Calls from several threads, each known to be waiting before the next one is made."""
 
@@ -74,7 +67,7 @@ class Crowd:
     def call(self, texts: Sequence[Tokens], kind: TextKind) -> Future[list[NDArray[np.float32]]]:
         before = self._batcher._submissions
         answer = self._pool.submit(self._batcher.embed, texts, kind)
-        until(lambda: self._batcher._submissions > before)
+        until(lambda: self._batcher._submissions > before, 10)
         return answer
 
 
@@ -236,7 +229,7 @@ def test_who_shares_a_slice_with_an_interrupted_thread_hears_that_it_may_try_aga
     model.entered.acquire()
     for thread in threads[1:]:
         thread.start()
-    until(lambda: len(batcher._pending["document"]) == 2)
+    until(lambda: len(batcher._pending["document"]) == 2, 10)
     model.open.set()
     for thread in threads:
         thread.join(10)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from rag_service.retrieval import traces as module
 from rag_service.retrieval.batches import BatchWriter
 from rag_service.retrieval.traces import Traces
 from rag_service.types import new_id, utc_now
+from tests.waiting import until
 
 
 def made(query_id: str, team: str = "acme", age_s: float = 0, key_id: str | None = "key_1") -> Trace:
@@ -83,13 +84,6 @@ def kept(database: Database, ids: list[str]) -> list[str]:
     return found
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_what_was_recorded_a_moment_ago_is_read_as_it_was(traces: Traces) -> None:
     trace = made(new_id("q"))
     record(traces, trace)
@@ -100,7 +94,7 @@ def test_traces_are_written_by_themselves_many_at_a_time(traces: Traces, databas
     ids = [new_id("q") for _ in range(300)]
     for query_id in ids:
         record(traces, made(query_id))
-    eventually(lambda: len(kept(database, ids[-1:])) == 1)
+    until(lambda: len(kept(database, ids[-1:])) == 1)
     assert kept(database, ids) == ids
     assert database.transactions <= 2
 
@@ -114,7 +108,7 @@ def test_recording_makes_nothing_in_the_thread_that_asked(traces: Traces, databa
         return made(query_id)
 
     traces.record(query_id, make)
-    eventually(lambda: bool(kept(database, [query_id])))
+    until(lambda: bool(kept(database, [query_id])))
     assert makers == ["traces"]
 
 
@@ -128,7 +122,7 @@ def test_while_the_database_is_away_traces_wait_and_each_is_written_once(traces:
     time.sleep(1.2)
     assert kept(database, ids) == []
     database.away = False
-    eventually(lambda: kept(database, ids) == ids)
+    until(lambda: kept(database, ids) == ids)
 
 
 def test_what_waits_is_bounded_and_the_oldest_goes_first(database: Flaky, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from rag_service.vectors import graph
 from rag_service.vectors.base import Candidate, IndexSpec, SearchRequest, VectorPoint
 from rag_service.vectors.edge import EdgeVectorStore
 from rag_service.vectors.graph import Seeker
+from tests.waiting import until
 
 REPOSITORY = Path(__file__).parents[2]
 DIMENSIONS = 16
@@ -88,13 +88,6 @@ def compared(store: EdgeVectorStore, *question: Any) -> list[Candidate]:
         kept._seeker = seeker
 
 
-def wait_until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def has_graph(store: EdgeVectorStore) -> bool:
     return store._shard("docs")._graph._seeker is not None
 
@@ -121,7 +114,7 @@ def store(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EdgeVectorSto
     store = EdgeVectorStore(root)
     store.create("docs", IndexSpec(DIMENSIONS))
     store.upsert("docs", [point(number) for number in range(SIZE)])
-    wait_until(lambda: has_graph(store))
+    until(lambda: has_graph(store), 120)
     yield store
     store.close()
 
@@ -165,8 +158,8 @@ class TestWhatIsFound:
     def test_a_new_graph_knows_what_the_former_one_did_not(self, store: EdgeVectorStore, root: Path) -> None:
         (before,) = graphs(root)
         store.upsert("docs", [point(number) for number in range(SIZE, 2 * SIZE)])
-        wait_until(lambda: graphs(root) not in ([before], [before, "making"], sorted([before, "making"])))
-        wait_until(lambda: settled(store))
+        until(lambda: graphs(root) not in ([before], [before, "making"], sorted([before, "making"])), 120)
+        until(lambda: settled(store), 120)
         (after,) = graphs(root)
         assert int(after) > int(before)
         assert store._shard("docs")._unknown == 0
@@ -180,7 +173,7 @@ class TestLifeOfAGraph:
         store.upsert("docs", [point(SIZE)])
         store.close()
         assert found(store, SIZE)[0] == SIZE
-        wait_until(lambda: has_graph(store))
+        until(lambda: has_graph(store), 120)
         assert graphs(root) == before
         assert store._shard("docs")._unknown == 1
         store.upsert("docs", [point(SIZE + 1)])
@@ -190,7 +183,7 @@ class TestLifeOfAGraph:
         expected = search(store, 5)
         store._shard("docs")._graph._seeker.kill()  # type: ignore[union-attr] # the fixture waited for it
         assert search(store, 5) == expected
-        wait_until(lambda: has_graph(store))
+        until(lambda: has_graph(store), 120)
         assert search(store, 5) == expected
 
     def test_a_graph_that_cannot_be_loaded_is_thrown_away(self, store: EdgeVectorStore, root: Path) -> None:
@@ -199,7 +192,7 @@ class TestLifeOfAGraph:
         for path in (root / "docs" / "graph" / name).rglob("*.json"):
             path.write_bytes(b"torn")
         assert found(store, 5)[0] == 5
-        wait_until(lambda: settled(store))
+        until(lambda: settled(store), 120)
         assert (has_graph(store), graphs(root)) == (False, [])
 
     def test_a_dropped_index_leaves_neither_process_nor_file(self, store: EdgeVectorStore, root: Path) -> None:
@@ -223,7 +216,7 @@ class TestCrashes:
         command = [sys.executable, "-c", DIES_WITH_A_GRAPH_UNDER_WAY, str(root)]
         died = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=REPOSITORY)
         assert died.returncode == -signal.SIGKILL, died.stderr
-        wait_until(lambda: not psutil.pid_exists(int(died.stdout)) or _is_zombie(int(died.stdout)))
+        until(lambda: not psutil.pid_exists(int(died.stdout)) or _is_zombie(int(died.stdout)), 120)
         assert graphs(root) == ["making"]
         store = EdgeVectorStore(root)
         assert sorted(found(store, 1, limit=100)) == list(range(50))
@@ -239,7 +232,7 @@ class TestCrashes:
         store = EdgeVectorStore(root)
         store.create("docs", IndexSpec(DIMENSIONS))
         store.upsert("docs", [point(number) for number in range(50)])
-        wait_until(lambda: settled(store))
+        until(lambda: settled(store), 120)
         assert "no graph was made" in caplog.text
         assert (has_graph(store), graphs(root)) == (False, [])
         assert sorted(found(store, 1, limit=100)) == list(range(50))
