@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, delete, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, insert, or_, select
 
 from rag_service.access import AccessScope
 from rag_service.db.acls import readable_few, scope_parameters
+from rag_service.db.gathered import Gathered
 from rag_service.db.pages import Page
 from rag_service.db.tables import chunks, collections, documents, index_versions, indexed_documents
 from rag_service.types import Chunk, ChunkText, ConfirmedChunk
@@ -21,12 +22,12 @@ _ANSWERS = and_(
 )
 
 
-def confirming(allowed: ColumnElement[bool]) -> Select[Any]:
+def confirming(allowed: ColumnElement[bool]) -> Gathered:
     """Of the chunks `chunk_ids`, those that their index version answers with and whose document is `allowed`.
 
     Whether that index version is the active one is not asked: a question ends on the one that it began on.
     """
-    return (
+    return Gathered(
         select(
             chunks,
             documents.c.external_id,
@@ -114,7 +115,7 @@ def confirm(connection: Connection, chunk_ids: Sequence[str], scope: AccessScope
 
     One statement, independent of the vector store's own filter: a revocation or deletion holds from its commit on.
     """
-    rows = connection.execute(CONFIRMED, {"chunk_ids": chunk_ids, **scope_parameters(scope)})
+    rows = CONFIRMED.rows(connection, {"chunk_ids": chunk_ids, **scope_parameters(scope)})
     return {row.id: _confirmed(row) for row in rows}
 
 

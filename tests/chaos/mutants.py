@@ -57,7 +57,7 @@ def no_second_look(patch: pytest.MonkeyPatch) -> None:
     """Hits are what the index says: no second check of access and version in the database."""
 
     def unconfirmed(connection: Any, chunk_ids: Any, _scope: Any) -> Any:
-        rows = connection.execute(chunks.confirming(true()), {"chunk_ids": chunk_ids})
+        rows = chunks.confirming(true()).rows(connection, {"chunk_ids": chunk_ids})
         return {row.id: chunks._confirmed(row) for row in rows}
 
     patch.setattr(chunks, "confirm", unconfirmed)

@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import bindparam, select, text
 
 from connectors.base import Acl
 from rag_service.access import tokens_of
@@ -31,8 +32,10 @@ from rag_service.db import (
     sources,
     teams,
 )
+from rag_service.db.gathered import Gathered
 from rag_service.db.probes import Run
 from rag_service.db.ringing import Bell, Limits
+from rag_service.db.tables import documents as table
 from rag_service.db.tables import metadata
 from rag_service.errors import ConfigError, Conflict, InvalidRequest, RetryableError
 from rag_service.types import EmbedderIdentity, JobKind, JobState, ProbeState, Queue, utc_now
@@ -275,6 +278,29 @@ def test_the_same_document_from_two_writers_is_one(database: Database) -> None:
         found = documents.find(connection, "col", "", ["a"])["a"]
     assert found.metadata == values["metadata"]
     assert found.created_at.tzinfo is not None
+
+
+def test_rows_handed_over_as_one_are_the_rows(database: Database) -> None:
+    """Texts, numbers, times, JSON and what is not there come out as they do row by row."""
+    title = "A “quoted” \\ title\n with\ttabs, ünïcode, 漢字 and 😀"
+    rows: list[dict[str, Any]] = [
+        {"external_id": "a", "title": title, "uri": None, "metadata": {"tags": ["x", title], "n": 1.5, "big": 2**53}},
+        {"external_id": "b", "title": "b", "uri": "u", "metadata": {}},
+    ]
+    with database.transaction() as transaction:
+        for number, row in enumerate(rows):
+            given = {"team_id": "red", "collection_id": "col", "source_id": "", "content_hash": "h", "blob_key": "k"}
+            values = {**given, "size_bytes": number, **row}
+            documents.add(transaction.connection, f"doc_{number}", values, tokens_of(Acl(public=True)))
+    chosen = select(table).where(table.c.id.in_(bindparam("ids", expanding=True)))
+    gathered = Gathered(chosen)
+    with database.read() as connection:
+        for ids in ([], ["doc_1"], ["doc_0", "doc_1", "doc_2"]):
+            found = gathered.rows(connection, {"ids": ids})
+            assert [row._asdict() for row in sorted(found, key=attrgetter("id"))] == [
+                row._asdict() for row in connection.execute(chosen.order_by(table.c.id), {"ids": ids})
+            ]
+    assert found[0].created_at.tzinfo is not None
 
 
 def test_a_conflict_is_told_as_one(database: Database) -> None:
