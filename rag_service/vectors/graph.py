@@ -156,12 +156,11 @@ class Graph:
     @property
     def busy(self) -> bool:
         """Whether a graph is being made or loaded."""
-        return self._worker is not None and self._worker.is_alive()
+        return self._worker is not None
 
     def grow(self) -> None:
         """Make a new graph in the background, now or when what is under way is done."""
-        if not self._begin(self._make):
-            self._again = True
+        self._begin(self._make, later=True)
 
     def nearest(self, vector: Vector, limit: int, where: Every) -> Proposal | None:
         """What may be the `limit` nearest points that satisfy `where`, None where there is no graph to ask."""
@@ -183,20 +182,29 @@ class Graph:
             worker.join()
         self._replace(None)
 
-    def _begin(self, work: Callable[[], None]) -> bool:
+    def _begin(self, work: Callable[[], None], *, later: bool = False) -> None:
+        """Do `work` in the background; while something is under way not at all, or `later` make a graph then."""
         with self._state:
-            if self._closed or self.busy:
-                return False
-            self._again = False
+            if self._worker is None:
+                self._start(work)
+            else:
+                self._again = self._again or later
+
+    def _start(self, work: Callable[[], None]) -> None:
+        """With the state held."""
+        self._again = False
+        if not self._closed:
             self._worker = Thread(target=self._work, args=(work,), name="graph", daemon=True)
             self._worker.start()
-            return True
 
     def _work(self, work: Callable[[], None]) -> None:
-        work()
-        if self._again and not self._closed:
-            self._again = False
-            self._make()
+        try:
+            work()
+        finally:
+            with self._state:
+                self._worker = None
+                if self._again:
+                    self._start(self._make)
 
     def _make(self) -> None:
         making = self._folder / _MAKING
@@ -210,7 +218,8 @@ class Graph:
             status = maker.wait()
             maker.end()
             if status:
-                log.warning("no graph was made: its process ended with status %d; searches go on without", status)
+                if not self._closed:
+                    log.warning("no graph was made: its process ended with status %d; searches go on without", status)
                 return
             making.rename(self._folder / str(since))
             self._serve(since)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Semaphore
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
@@ -17,11 +18,12 @@ import psutil
 import pytest
 
 from rag_service.access import PUBLIC, AccessScope, AccessTokens
+from rag_service.errors import RetryableError
 from rag_service.types import SparseVector
 from rag_service.vectors import graph
 from rag_service.vectors.base import Candidate, IndexSpec, SearchRequest, VectorPoint
 from rag_service.vectors.edge import EdgeVectorStore
-from rag_service.vectors.graph import Seeker
+from rag_service.vectors.graph import Graph, Seeker
 from tests.waiting import until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -202,6 +204,27 @@ class TestLifeOfAGraph:
         store.drop("docs")
         assert not child.is_running()
         assert [path.name for path in root.iterdir()] == [".lock"]
+
+    def test_a_graph_that_is_due_is_made_even_if_two_were_under_way_meanwhile(self, root: Path) -> None:
+        """Otherwise the last tenth of a large import waits for a write that may never come."""
+        copying, copied = Semaphore(0), Semaphore(0)
+
+        def copy(_folder: Path) -> int:
+            copying.release()
+            copied.acquire()
+            raise RetryableError("The disk is full.")
+
+        graph = Graph(root, DIMENSIONS, copy)
+        graph.grow()
+        for _ in range(3):
+            assert copying.acquire(timeout=10)
+            graph.grow()
+            copied.release()
+        assert copying.acquire(timeout=10)
+        copied.release()
+        until(lambda: not graph.busy)
+        assert not copying.acquire(blocking=False)
+        graph.close()
 
     def test_writers_wait_for_the_copy_and_readers_do_not(
         self, store: EdgeVectorStore, monkeypatch: pytest.MonkeyPatch
