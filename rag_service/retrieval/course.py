@@ -36,6 +36,7 @@ class Encoded:
 class Course:
     """`ranking` is every candidate in fused order, before any cut; `found` those of them that were confirmed.
 
+    `refused` are the ids of chunks that were drawn and not confirmed: of another version, deleted, or not readable.
     `unfit` are the ids of readable chunks without the words that the question demands.
     `fusion` is what they were fused with: the plan's, its weights settled. `compared` is what the options chose from,
     after reranking.
@@ -53,6 +54,7 @@ class Course:
     queries: Sequence[Encoded] = ()
     ranking: Sequence[Fused] = ()
     found: Sequence[Found] = ()
+    refused: set[str] = field(default_factory=set)
     unfit: set[str] = field(default_factory=set)
     compared: Sequence[Ranked] = ()
     reranked: bool = False

@@ -33,6 +33,9 @@ from rag_service.vectors.base import Candidate, SearchRequest, VectorStore
 
 logger = logging.getLogger("rag_service.retrieval")
 
+# How often at most everything is drawn again because of passages that were refused.
+_LOOKS_AGAIN = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -242,9 +245,14 @@ class Retriever:
         return min(self._pipelines.embedder(index).legible(course.question.text) for _, index in course.indexes)
 
     def _find(self, request: RetrievalRequest, scope: AccessScope, course: Course) -> list[Found]:
-        """Draw, rank and confirm; draw deeper while hits are missing that a deeper draw could bring."""
+        """Draw, rank and confirm; draw deeper while hits are missing that a deeper draw could bring.
+
+        A passage that is refused may have been replaced since it was drawn, by one that was not there to be drawn: so
+        its document is not missed, everything is drawn again.
+        """
+        looks = _LOOKS_AGAIN
         while True:
-            drawn_with, spec = course.plan, course.plan.fusion
+            drawn_with, spec, refused = course.plan, course.plan.fusion, len(course.refused)
             with course.stage("search"):
                 drawn = [self._search(query, request, drawn_with.limit, scope) for query in course.queries]
                 candidates = merge(drawn)
@@ -256,6 +264,9 @@ class Retriever:
             course.ranking = fused
             with course.stage("confirm"):
                 found = self._confirm(passing, drawn_with.window, request, scope, course)
+            if looks and len(course.refused) > refused:
+                looks -= 1
+                continue
             deeper = drawn_with.deeper()
             # Where the ranking has come down to min_score, what lies deeper is below it too.
             at_the_bottom = len(passing) < len(fused) or not any(_is_full(each, drawn_with.limit) for each in drawn)
@@ -286,6 +297,7 @@ class Retriever:
             best = passing[:window]
             with self._database.read() as connection:
                 readable = chunks.confirm(connection, [one.candidate.chunk_id for one in best], scope)
+            course.refused |= {one.candidate.chunk_id for one in best} - readable.keys()
             found = [(one, readable[one.candidate.chunk_id]) for one in best if one.candidate.chunk_id in readable]
             if course.question.demands:
                 course.unfit |= {chunk.chunk.id for _, chunk in found if not course.question.admits(chunk)}

@@ -24,6 +24,7 @@ from rag_service.errors import Conflict, NotFound, RetryableError
 from rag_service.observe.logs import JsonLines
 from rag_service.pipelines import Pipelines
 from rag_service.reranking.base import NullReranker, Reranker
+from rag_service.retrieval import retriever
 from rag_service.retrieval.course import Course
 from rag_service.retrieval.filters import parse_filter
 from rag_service.retrieval.fusion import Fused
@@ -412,6 +413,41 @@ def test_only_the_version_that_answers_is_found(library: Library) -> None:
     library.update(document_id, "leave is long")
     answer = library.ask("leave is")
     assert [(hit.chunk.chunk.version, hit.chunk.chunk.content.text) for hit in answer.hits] == [(2, "leave is long")]
+
+
+def found_while_it_is_replaced(library: Library, monkeypatch: pytest.MonkeyPatch, times: int) -> list[tuple[str, int]]:
+    """Names and versions of an answer whose document is replaced each time after the index has been searched."""
+    document_id = library.add("leave", "leave is short")
+    library.add("kept", "leave")
+    search, left = library.shelf.search, iter(range(times))
+
+    def overtaken(*arguments: Any) -> list[Candidate]:
+        drawn = search(*arguments)
+        if next(left, None) is not None:
+            library.update(document_id, "leave is long")
+        return drawn
+
+    monkeypatch.setattr(library.shelf, "search", overtaken)
+    return sorted((hit.chunk.external_id, hit.chunk.chunk.version) for hit in library.ask("leave").hits)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_document_that_is_replaced_after_the_search_is_not_missed(
+    library: Library, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    assert found_while_it_is_replaced(library, monkeypatch, times) == [("kept", 1), ("leave", 1 + times)]
+
+
+def test_a_retriever_that_does_not_look_again_is_caught(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retriever, "_LOOKS_AGAIN", 0)
+    assert found_while_it_is_replaced(library, monkeypatch, 1) == [("kept", 1)]
+
+
+def test_what_stays_refused_is_drawn_again_once_only(library: Library) -> None:
+    library.revoke(library.add("revoked", "leave leave leave"))
+    library.add("kept", "leave")
+    assert names(library.ask("leave")) == ["kept"]
+    assert len(library.shelf.searches) == 2
 
 
 def test_a_cap_per_document_is_not_used_up_by_a_version_that_is_gone(library: Library) -> None:
