@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 _CPU_FLAGS = Path("/proc/cpuinfo")
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_WILLING = 10  # steps of niceness: others that want a processor get nine times as much of it
+
+_Made = TypeVar("_Made")
 
 
 def available_cores() -> int:
@@ -35,3 +43,19 @@ def has_fast_bfloat16(cpu_flags: Path = _CPU_FLAGS) -> bool:
         return False
     flags = cpu_flags.read_text(encoding="utf-8", errors="replace").split()
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def yielding(make: Callable[[], _Made]) -> _Made:
+    """What `make` gives, of which all threads let the others of this process go first where they want a processor.
+
+    A thread inherits its niceness from the one that starts it. Elsewhere than on Linux all threads have the same.
+    """
+    with ThreadPoolExecutor(1) as parent:
+        if sys.platform == "linux":
+            parent.submit(_yield).result()
+        return parent.submit(make).result()
+
+
+def _yield() -> None:
+    me = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) + _WILLING)

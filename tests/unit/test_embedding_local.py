@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from huggingface_hub import constants
 from rag_service.embedding.compiled import compiled_folder
 from rag_service.embedding.local import LocalEmbedder
 from rag_service.embedding.model_folder import ModelFolder, find_model
+from rag_service.embedding.processors import available_cores
 from rag_service.errors import ConfigError
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -224,6 +227,28 @@ def test_slices_that_are_computed_beside_each_other_do_not_touch(compiled: Local
     with ThreadPoolExecutor(8) as callers:
         for vectors in callers.map(lambda _: compiled.embed(texts, "document"), range(8)):
             assert (vectors * alone).sum(axis=1).min() > 0.9998
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
+@pytest.mark.skipif(available_cores() == 1, reason="on one core, questions overtake in the queue")
+def test_where_both_want_a_processor_questions_are_computed_before_documents(compiled: LocalEmbedder) -> None:
+    def niceness_of_what_computes(work: Callable[[], object]) -> set[int]:
+        before = processor_time()
+        work()
+        spent = {thread: time - before.get(thread, 0) for thread, time in processor_time().items()}
+        return {os.getpriority(os.PRIO_PROCESS, thread) for thread in spent if spent[thread] > sum(spent.values()) / 4}
+
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    texts = [f"{text} " * 5 for text in passages(40)]
+    compiled.warm_up()
+    assert niceness_of_what_computes(lambda: compiled.embed(texts, "document")) == {mine + 10}
+    assert niceness_of_what_computes(lambda: [compiled.embed([text], "query") for text in texts]) == {mine}
+
+
+def processor_time() -> dict[int, int]:
+    """Ticks that each thread of this process has computed for, see proc(5)."""
+    tasks = [task for task in Path("/proc/self/task").iterdir() if (task / "stat").exists()]
+    return {int(task.name): int((task / "stat").read_text().rpartition(")")[2].split()[11]) for task in tasks}
 
 
 def test_a_compiled_model_is_made_once_and_computes_without_torch(compiled: LocalEmbedder, cache: Path) -> None:
