@@ -177,9 +177,12 @@ def open_job(connection: Connection, probe: Probe) -> str | None:
 
 
 def begin(connection: Connection, probe: Probe, job_id: str) -> None:
-    """Its newest run is this job. The row of the one before goes, if all was well with it: its result stays."""
+    """Its newest run is this job, also for the clock. The row of the one before goes, if all was well with it.
+
+    So a run that somebody asked for and waits for is not followed, and its row taken away, by one that was due anyway.
+    """
     connection.execute(delete(jobs).where(jobs.c.id == probe.job_id, jobs.c.state == JobState.SUCCEEDED))
-    change(connection, probe.id, job_id=job_id)
+    change(connection, probe.id, job_id=job_id, next_run_at=utc_now() + timedelta(seconds=probe.every_s))
 
 
 def record(connection: Connection, run: Run, keep: int) -> Probe | None:

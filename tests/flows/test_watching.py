@@ -14,6 +14,7 @@ from rag_service.observe import spans
 from tests.conftest import Service, Started, Team, settings_for
 from tests.log_lines import LogLines, log_lines
 from tests.otlp_collector import Collector, collecting
+from tests.waiting import until
 
 WATCH_KEY = "watch-and-nothing-else"
 
@@ -99,6 +100,7 @@ def test_a_job_names_the_request_that_caused_it_also_in_a_later_process(tmp_path
         sent = team.manager.post("/v1/documents", json=body, headers={"X-Request-Id": "upload-1"}).json()
     with Started(settings, worker=False) as after:
         after.work()
+    until(lambda: lines.saying("job ran", job_id=sent["job_id"]))  # written after the job is over
     (line,) = lines.saying("job ran", job_id=sent["job_id"])
     assert (
         line.items()
@@ -120,6 +122,7 @@ def test_the_documents_of_a_sync_name_the_request_that_started_it(team: Team, tm
     made = team.admin.post("/v1/sources", json=source).json()
     team.manager.post(f"/v1/sources/{made['id']}/sync", headers={"X-Request-Id": "sync-1"}, json={})
     team.drain()
+    until(lambda: len(lines.saying("job ran", request_id="sync-1")) == 3)
     assert {line["kind"] for line in lines.saying("job ran", request_id="sync-1")} == {"sync", "index"}
     assert len(lines.saying("job ran", request_id="sync-1", kind="index")) == 2
 
@@ -127,6 +130,7 @@ def test_the_documents_of_a_sync_name_the_request_that_started_it(team: Team, tm
 def test_a_failed_job_is_a_warning_with_stage_and_code(team: Team, lines: LogLines) -> None:
     sent = put_broken(team)
     team.drain()
+    until(lambda: lines.saying("job ran", job_id=sent["job_id"]))  # written after the job is over
     (line,) = lines.saying("job ran", job_id=sent["job_id"])
     assert line.items() >= {"level": "warning", "outcome": "failed", "stage": "parse", "code": "corrupt"}.items()
 
