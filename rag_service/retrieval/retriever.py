@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -33,8 +33,8 @@ from rag_service.vectors.base import Candidate, SearchRequest, VectorStore
 
 logger = logging.getLogger("rag_service.retrieval")
 
-# How often at most everything is drawn again because of passages that were refused.
-_LOOKS_AGAIN = 2
+# How often at most everything is drawn again because of documents that may have been replaced meanwhile.
+_LOOKS_AGAIN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,12 +247,12 @@ class Retriever:
     def _find(self, request: RetrievalRequest, scope: AccessScope, course: Course) -> list[Found]:
         """Draw, rank and confirm; draw deeper while hits are missing that a deeper draw could bring.
 
-        A passage that is refused may have been replaced since it was drawn, by one that was not there to be drawn: so
-        its document is not missed, everything is drawn again.
+        A passage that is refused may have been replaced since it was drawn, by one that was not there yet. So where
+        nothing else was found of its document, everything is drawn again.
         """
         looks = _LOOKS_AGAIN
         while True:
-            drawn_with, spec, refused = course.plan, course.plan.fusion, len(course.refused)
+            drawn_with, spec, refused = course.plan, course.plan.fusion, frozenset(course.refused)
             with course.stage("search"):
                 drawn = [self._search(query, request, drawn_with.limit, scope) for query in course.queries]
                 candidates = merge(drawn)
@@ -264,7 +264,7 @@ class Retriever:
             course.ranking = fused
             with course.stage("confirm"):
                 found = self._confirm(passing, drawn_with.window, request, scope, course)
-            if looks and len(course.refused) > refused:
+            if looks and self._may_be_missed(course.refused - refused, found, course):
                 looks -= 1
                 continue
             deeper = drawn_with.deeper()
@@ -273,6 +273,13 @@ class Retriever:
             if len(found) >= request.top_k or at_the_bottom or deeper is None:
                 return found
             course.plan = deeper
+
+    def _may_be_missed(self, refused: Set[str], found: Sequence[Found], course: Course) -> bool:
+        """Whether one of these passages is of a document that nothing was found of, or of one that is not known."""
+        indexes = {query.version.id for query in course.queries} if refused else ()
+        there = [point for index in indexes for point in self._vectors.stored(index, chunk_ids=frozenset(refused))]
+        known = {chunk.chunk.document_id for _, chunk in found}
+        return len(there) < len(refused) or not known.issuperset(point.document_id for point in there)
 
     def _search(self, query: Encoded, request: RetrievalRequest, limit: int, scope: AccessScope) -> list[Candidate]:
         wanted = SearchRequest(dense=query.dense, lexical=query.lexical, narrowing=request.filter, limit=limit)
