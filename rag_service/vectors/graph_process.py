@@ -13,6 +13,7 @@ import os
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import cast
 
 import qdrant_edge as qdrant
 
@@ -24,7 +25,10 @@ from rag_service.vectors.edge_filter import edge_filter
 
 # Edges per point, candidates while making: Qdrant's own defaults.
 _M, _EF_CONSTRUCT = 16, 100
-_LEAST_EF = 128
+# So many points are looked at on the way through the graph: as few as find the neighbours of a sample.
+_BREADTHS = (128, 512, 1_024, 2_048, 4_096)
+_SAMPLE, _NEIGHBOURS, _FOUND = 50, 10, 0.98
+_BREADTH = "breadth"
 _WIDER = 4  # so many times the wanted points are drawn before those that the reader may not see are left out
 _WIDEST = 2_000
 _NICE = 19
@@ -44,6 +48,7 @@ def make(folder: Path, dimensions: int) -> None:
         # Otherwise a further graph would be made for every frequent value of every field.
         edge.update(qdrant.UpdateOperation.create_field_index(key, _without_graphs(index.data_type)))
     edge.optimize()
+    (folder / _BREADTH).write_text(str(breadth_of(edge)), encoding="ascii")
     edge.flush()
     edge.close()
     for path in sorted(folder.rglob("*")):
@@ -54,36 +59,56 @@ def make(folder: Path, dimensions: int) -> None:
 def serve(folder: Path, connection: Connection) -> None:
     """Answer (vector, limit, where) with chunk ids until the other end closes; first of all, say that it can begin."""
     edge = qdrant.EdgeShard.load(str(folder))
+    kept = folder / _BREADTH
+    breadth = int(kept.read_text(encoding="ascii")) if kept.exists() else _BREADTHS[0]  # a former version's has none
     connection.send(None)
     with contextlib.suppress(EOFError):
         while True:
-            connection.send(nearest(edge, *connection.recv()))
+            connection.send(nearest(edge, breadth, *connection.recv()))
 
 
-def nearest(edge: qdrant.EdgeShard, vector: Vector, limit: int, where: Every) -> list[str]:
-    """The ids of the `limit` nearest points that satisfy `where`.
+def breadth_of(edge: qdrant.EdgeShard) -> int:
+    """The least breadth that finds nearly all neighbours of a sample of points; the greatest if none does.
+
+    The vectors of real texts have neighbourhoods, and a narrow search finds its way: 128 is enough. Those that lie
+    anywhere have none: at 50,000 points recall@10 was 0.77 with a breadth of 456.
+    """
+    sample, _ = edge.scroll(qdrant.ScrollRequest(limit=_SAMPLE, with_payload=False, with_vector=["dense"]))
+    vectors = [cast(dict[str, list[float]], record.vector)["dense"] for record in sample]
+    near = [set(_hits(edge, vector, _NEIGHBOURS, None)) for vector in vectors]
+    wanted = _FOUND * sum(map(len, near))
+    for breadth in _BREADTHS[:-1]:
+        drawn = [_hits(edge, vector, _NEIGHBOURS, None, breadth) for vector in vectors]
+        if sum(len(hits & set(found)) for hits, found in zip(near, drawn, strict=True)) >= wanted:
+            return breadth
+    return _BREADTHS[-1]
+
+
+def nearest(edge: qdrant.EdgeShard, breadth: int, vector: Vector, limit: int, where: Every) -> list[str]:
+    """The ids of the `limit` nearest points that satisfy `where`, drawn at least so broadly.
 
     A filter inside the graph's search cuts off ways that lead on: recall@10 was 0.87 to 0.96 where the reader may see
     3 of 10 points. So more are drawn without it, and it chooses among them; where too few remain, every point that
     satisfies it is compared.
     """
-    wide = limit * _WIDER
+    asked, wide = vector.tolist(), limit * _WIDER
     if wide <= _WIDEST:
-        drawn = _query(edge, vector, wide, None, qdrant.SearchParams(hnsw_ef=max(wide, _LEAST_EF)))
-        allowed = _query(edge, vector, limit, within(frozenset(drawn), where)) if drawn else []
+        drawn = _hits(edge, asked, wide, None, max(wide, breadth))
+        allowed = _hits(edge, asked, limit, within(frozenset(drawn), where)) if drawn else []
         if len(allowed) == limit:
             return allowed
-    return _query(edge, vector, limit, where)
+    return _hits(edge, asked, limit, where)
 
 
-def _query(
-    edge: qdrant.EdgeShard, vector: Vector, limit: int, where: Every | None, params: qdrant.SearchParams | None = None
+def _hits(
+    edge: qdrant.EdgeShard, vector: list[float], limit: int, where: Every | None, breadth: int | None = None
 ) -> list[str]:
+    """Through the graph at this breadth; without one every point is compared."""
     request = qdrant.QueryRequest(
         limit=limit,
-        query=qdrant.Query.Nearest(vector.tolist(), using="dense"),
+        query=qdrant.Query.Nearest(vector, using="dense"),
         filter=None if where is None else edge_filter(where),
-        params=params or qdrant.SearchParams(exact=True),
+        params=qdrant.SearchParams(exact=True) if breadth is None else qdrant.SearchParams(hnsw_ef=breadth),
         with_payload=False,
     )
     return [str(hit.id) for hit in edge.query(request)]

@@ -1,0 +1,85 @@
+"""A graph is searched as broadly as its own points need, so that it finds what comparing all would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import pytest
+import qdrant_edge as qdrant
+from numpy.typing import NDArray
+
+from rag_service.access import PUBLIC, AccessTokens
+from rag_service.types import SparseVector
+from rag_service.vectors import graph_process
+from rag_service.vectors.base import IndexSpec, VectorPoint
+from rag_service.vectors.conditions import EVERYTHING, Every
+from rag_service.vectors.edge import EdgeVectorStore
+
+DIMENSIONS = 128
+SIZE = 2_000
+NARROW = graph_process._BREADTHS[0]
+ALL = Every((EVERYTHING,))
+
+
+def anywhere() -> NDArray[np.float64]:
+    return np.random.default_rng(7).normal(size=(SIZE, DIMENSIONS))
+
+
+def in_neighbourhoods() -> NDArray[np.float64]:
+    centres = np.random.default_rng(8).normal(size=(SIZE // 10, DIMENSIONS))
+    return np.repeat(centres, 10, axis=0) + 0.3 * anywhere()
+
+
+def point(number: int, vector: NDArray[np.float64]) -> VectorPoint:
+    return VectorPoint(
+        chunk_id=str(UUID(int=number + 1)),
+        team="acme",
+        document_id=str(number),
+        version=1,
+        text_hash="",
+        dense=(vector / np.linalg.norm(vector)).astype(np.float32),
+        lexical=SparseVector((1,), (1.0,)),
+        access=AccessTokens((PUBLIC,), ()),
+        fields={},
+    )
+
+
+def graph_of(vectors: NDArray[np.float64], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With few edges, as if the index were much larger."""
+    monkeypatch.setattr(graph_process, "_M", 4)
+    monkeypatch.setattr(graph_process, "_EF_CONSTRUCT", 16)
+    monkeypatch.setattr(graph_process, "_NICE", 0)
+    store = EdgeVectorStore(folder / "vectors")
+    store.create("docs", IndexSpec(DIMENSIONS))
+    store.upsert("docs", [point(*each) for each in enumerate(vectors)])
+    store._shard("docs")._copied(folder / "graph")
+    store.close()
+    graph_process.make(folder / "graph", DIMENSIONS)
+    return folder / "graph"
+
+
+def recall(graph: Path, breadth: int) -> float:
+    """Of the ten nearest of new points, mean."""
+    edge = qdrant.EdgeShard.load(str(graph))
+    asked = np.random.default_rng(9).normal(size=(50, DIMENSIONS)).astype(np.float32)
+    near = [graph_process._hits(edge, vector.tolist(), 10, None) for vector in asked]
+    found = [graph_process.nearest(edge, breadth, vector, 10, ALL) for vector in asked]
+    edge.close()
+    return float(np.mean([len({*some} & {*others}) / 10 for some, others in zip(near, found, strict=True)]))
+
+
+def test_points_without_neighbourhoods_are_searched_as_broadly_as_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = graph_of(anywhere(), tmp_path, monkeypatch)
+    breadth = int((graph / "breadth").read_text())
+    assert breadth > NARROW
+    assert recall(graph, breadth) >= 0.95
+    assert recall(graph, NARROW) < 0.9
+
+
+def test_points_in_neighbourhoods_are_searched_narrowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graph_of(in_neighbourhoods(), tmp_path, monkeypatch)
+    assert int((graph / "breadth").read_text()) == NARROW
