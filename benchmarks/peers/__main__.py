@@ -1,6 +1,7 @@
 """Side by side with what one would use instead: quality and speed, same model, same texts, same question of access.
 
     pip install -e '.[bench-peers]' -c benchmarks/peers/constraints.txt
+    pip install --no-deps -c benchmarks/peers/constraints.txt llama-index-retrievers-bm25
     python -m benchmarks.peers --data ../shared/data/collections --collection scifact_train --queries 100
 
 Every peer has this process and the machine to itself, one after the other. A passage is readable by one group of ten;

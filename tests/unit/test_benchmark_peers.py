@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from benchmarks.peers.__main__ import GROUPS, PEERS, made, measured
 from benchmarks.peers.base import Passage, Peer
 from rag_service.embedding.model_folder import find_model
 
+ROOT = Path(__file__).parents[2]
 SUBJECTS = ("whales", "bread", "violins", "volcanoes", "tax law", "chess", "bicycles", "orchids", "glaciers", "poetry")
 PASSAGES = [
     Passage(f"d{n}", f"All there is to know about {subject}, told at length.", (f"g{n}",))
@@ -57,6 +62,17 @@ def test_a_peer_that_cannot_be_made_is_listed_with_the_reason() -> None:
 def test_a_filter_that_lets_everything_through_is_no_result() -> None:
     row = measured("leaking", Leaking, PASSAGES, QUESTIONS, GRADES)
     assert "may read" in row["failed"]
+
+
+def test_what_the_peers_are_pinned_to_is_what_the_service_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = {}
+    for line in (ROOT / "benchmarks" / "peers" / "constraints.txt").read_text().splitlines():
+        name, _, version = line.partition("==")
+        pins[canonicalize_name(name)] = version
+    for wanted in map(Requirement, project["dependencies"] + project["optional-dependencies"]["bench-peers"]):
+        version = pins[canonicalize_name(wanted.name)]
+        assert wanted.specifier.contains(version), f"{wanted} cannot be had with {version}"
 
 
 @pytest.mark.slow
