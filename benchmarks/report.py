@@ -82,6 +82,10 @@ def parts(data: Path, cache: Path) -> list[Part]:
         Part(
             "ingest", [*python, "benchmarks.ingest", "--docs", str(data / "docs" / "fastapi_docs_en"), "--rounds", "2"]
         ),
+        Part(
+            "embedding",
+            [*python, "benchmarks.embedding", "--data", collections, "--passages", "300", "--rounds", "2"],
+        ),
         Part("latency", [*python, "benchmarks.latency", "--data", collections, "--chunks", "2000", "--queries", "500"]),
         Part(
             "chunking",
