@@ -36,6 +36,7 @@ from rag_service.vectors.base import IndexSpec, SearchRequest
 from rag_service.vectors.edge import EdgeVectorStore
 
 SEARCHES = 200
+CANDIDATES = 50  # that each leg draws, as the service does by default
 STALL_BATCHES = 30
 PAUSE_S = 0.2
 GRAPH_STALL_UP_TO = 100_000  # a graph of ten times as many takes a quarter of an hour
@@ -131,8 +132,8 @@ def _searched(store: EdgeVectorStore, generator: Generator) -> dict[str, float]:
     hybrid, dense = [], []
     for _ in range(SEARCHES):
         query = generator.vectors(1)[0]
-        hybrid.append(_search_ms(store, SearchRequest(query, generator.terms(8), None, 100), scope))
-        dense.append(_search_ms(store, SearchRequest(query, None, None, 100), scope))
+        hybrid.append(_search_ms(store, SearchRequest(query, generator.terms(8), None, CANDIDATES), scope))
+        dense.append(_search_ms(store, SearchRequest(query, None, None, CANDIDATES), scope))
     cuts = statistics.quantiles(hybrid, n=100)
     return {"p50_ms": cuts[49], "p95_ms": cuts[94], "dense_p50_ms": statistics.median(dense)}
 
@@ -155,9 +156,10 @@ def _longest_stall(store: EdgeVectorStore, generator: Generator) -> float:
 def _longest_stall_with_a_graph(store: EdgeVectorStore, generator: Generator) -> tuple[float, int]:
     """Milliseconds, and how many points were written meanwhile."""
     graph, written = store._shard("scale")._graph, 0
+    former = graph._seeker
     with _heartbeat() as gaps:
         graph.grow()
-        while graph.busy:
+        while graph._seeker is former:  # what is written meanwhile may make the next one due
             for points in generator.batches(BATCH):
                 store.upsert("scale", points)
             written += BATCH
