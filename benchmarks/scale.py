@@ -5,8 +5,8 @@
 
 --engine: the embedded store alone, on generated vectors (384 dimensions around 1,000 centres, 60 terms per chunk drawn
 by Zipf's law). Every tenth chunk has the same group; searches ask hybrid as somebody in three of ten groups, once the
-graph of a large index is made. The longest stall is taken twice: while batches are written one after the other, and, up
-to 100,000 chunks, while 500 chunks a second are written and a graph of the whole index is made and put to use.
+graph of a large index is made. The longest stall is taken twice: while batches are written one after the other, and,
+where a graph is due and up to 100,000 chunks, while 500 chunks a second are written and a graph of all is made.
 --service: `rag serve` over a collection of generated passages (real sentences in random order, generated vectors, the
 whole pipeline otherwise), asked real questions over HTTP with the real model: alone, by 8 clients, and while documents
 are ingested.
@@ -32,6 +32,7 @@ from benchmarks.generated import BATCH, DIMENSIONS, TEAM, Generator, fill
 from benchmarks.latency import SOURCES, ask, print_spread, questions, rate, record
 from benchmarks.service import Service, running_service
 from rag_service.access import AccessScope, Principal, scope_of
+from rag_service.vectors import graph
 from rag_service.vectors.base import IndexSpec, SearchRequest
 from rag_service.vectors.edge import EdgeVectorStore
 
@@ -87,7 +88,7 @@ def _engine(sizes: list[int]) -> list[dict[str, float]]:
             row |= {**_searched(store, generator), "mb": _resident_mb()}
             row["stall_ms"] = _longest_stall(store, generator)
             held += STALL_BATCHES * BATCH
-            if size <= GRAPH_STALL_UP_TO:
+            if graph.FIRST <= size <= GRAPH_STALL_UP_TO:
                 row["graph_stall_ms"], written = _longest_stall_with_a_graph(store, generator)
                 held += written
             rows.append(row)
@@ -155,11 +156,11 @@ def _longest_stall(store: EdgeVectorStore, generator: Generator) -> float:
 
 def _longest_stall_with_a_graph(store: EdgeVectorStore, generator: Generator) -> tuple[float, int]:
     """Milliseconds, and how many points were written meanwhile."""
-    graph, written = store._shard("scale")._graph, 0
-    former = graph._seeker
+    kept, written = store._shard("scale")._graph, 0
+    former = kept._seeker
     with _heartbeat() as gaps:
-        graph.grow()
-        while graph._seeker is former:  # what is written meanwhile may make the next one due
+        kept.grow()
+        while kept._seeker is former:  # what is written meanwhile may make the next one due
             for points in generator.batches(BATCH):
                 store.upsert("scale", points)
             written += BATCH
