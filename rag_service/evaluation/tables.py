@@ -2,7 +2,8 @@
 
 Under a heading, a row per expected document: `query` and `external_id` or `document_id`, and where needed `id`, `grade`
 (1 to 3; 1 if empty), `expect_nothing` (true), `as_user` and `filter` (JSON) and `min_score`. Rows with the same id, or
-without one with the same query, are one query; what is said of it stands in its first row.
+without one with the same query, are one query; what is said of it stands in its first row. One without an id is called
+q1, q2 and so on by its place.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, count
 from typing import Any
 
 from rag_service.errors import InvalidRequest
@@ -48,7 +51,18 @@ def read_csv(text: str) -> list[LabelledQuery]:
             values["expected"] += _expected(given, where)
     except csv.Error as error:
         raise InvalidRequest(f"This is no CSV: {error}.") from None
-    return [_judged(values, where) for where, values in found.values()]
+    return _named([_judged(values, where) for where, values in found.values()])
+
+
+def _named(queries: Sequence[LabelledQuery]) -> list[LabelledQuery]:
+    """Those without an id by their place: q1, q2 ..., for in other forms they would be one and the same."""
+    taken = {query.id for query in queries}
+
+    def free(place: int) -> str:
+        names = chain([f"q{place}"], (f"q{place}-{number}" for number in count(2)))
+        return next(name for name in names if name not in taken)
+
+    return [query if query.id else replace(query, id=free(place)) for place, query in enumerate(queries, start=1)]
 
 
 def _judged(values: Mapping[str, Any], where: str) -> LabelledQuery:

@@ -156,6 +156,17 @@ def test_sets_go_in_and_out_as_files_and_are_run_by_name(url: str, table: str, t
     assert (tmp_path / "beir" / "qrels" / "test.tsv").read_text().startswith("query-id\tcorpus-id\tscore\n")
 
 
+def test_the_shortest_table_there_is_gives_each_question_its_own_documents(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "short.csv"
+    file.write_text("query,external_id\nHow long is parental leave?,leave\nWhat is the soup of the day?,canteen\n")
+    rag(url, "eval", "import", str(file), "--name", "short")
+    of_set, of_file = run(url, "short"), run(url, str(file))
+    assert of_set["metrics"] == of_file["metrics"]
+    assert of_set["metrics"]["recall@5"] == 1.0
+    rag(url, "eval", "export", "short", str(tmp_path / "out.csv"))
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

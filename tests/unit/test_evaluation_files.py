@@ -105,6 +105,15 @@ def test_metadata_of_others_is_passed_over() -> None:
     assert query == LabelledQuery(id="1", query="a", expected=(Expected(1, external_id="d"),))
 
 
+@pytest.mark.parametrize("form", ["zip", "tar.gz", "csv"])
+def test_questions_of_a_table_without_ids_stay_apart_in_every_form(form: Format) -> None:
+    table = "id,query,external_id\n,leave?,a\n,soup?,b\n,leave?,c\nq2,bus?,d\n"
+    queries = read_file(write_file(read_file(table.encode()), form))
+    told = {query.query: [one.external_id for one in query.expected] for query in queries}
+    assert told == {"leave?": ["a", "c"], "soup?": ["b"], "bus?": ["d"]}
+    assert [query.id for query in queries] == ["q1", "q2-2", "q2"]
+
+
 @pytest.mark.parametrize("name", ["scifact_train", "cranfield", "xquad_zh"])
 def test_published_collections_are_read_whole(name: str) -> None:
     folder = COLLECTIONS / name
