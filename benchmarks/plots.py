@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
+Plot: TypeAlias = Callable[[Axes, Rows], None]
 
 mpl.use("Agg")  # no display is needed
 
@@ -18,14 +19,18 @@ mpl.use("Agg")  # no display is needed
 def draw(measured: Mapping[str, Rows], report: Path) -> list[Path]:
     """One PNG beside `report` for each part that has rows to show."""
     pictures = []
-    plots: dict[str, Callable[[Axes, Rows], None]] = {"quality": _quality, "scale": _latency, "ingest": _ingestion}
+    plots: dict[str, Plot] = {"quality": _quality, "scale": growth, "ingest": _ingestion}
     for name, plot in plots.items():
         if rows := measured.get(name):
-            figure = Figure(figsize=(8, 4), layout="constrained")
-            plot(figure.subplots(), rows)
             pictures.append(report.with_name(f"{report.stem}-{name}.png"))
-            figure.savefig(pictures[-1], dpi=110)
+            save(plot, rows, pictures[-1])
     return pictures
+
+
+def save(plot: Plot, rows: Rows, file: Path) -> None:
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    plot(figure.subplots(), rows)
+    figure.savefig(file, dpi=110)
 
 
 def _quality(axes: Axes, rows: Rows) -> None:
@@ -37,13 +42,17 @@ def _quality(axes: Axes, rows: Rows) -> None:
     axes.legend()
 
 
-def _latency(axes: Axes, rows: Rows) -> None:
+def growth(axes: Axes, rows: Rows) -> None:
     sizes = [row["chunks"] for row in rows]
     for name in ("p50_ms", "p95_ms"):
         if name in rows[0]:
             axes.plot(sizes, [row[name] for row in rows], marker="o", label=name.split("_", maxsplit=1)[0])
     axes.set(xlabel="chunks", ylabel="hybrid search, ms", xscale="log", ylim=(0, None))
     axes.legend()
+    if "mb" in rows[0]:
+        memory = axes.twinx()
+        memory.plot(sizes, [row["mb"] / 1000 for row in rows], color="grey", linestyle=":", marker=".")
+        memory.set(ylabel="memory, GB (dotted)", ylim=(0, None))
 
 
 def _ingestion(axes: Axes, rows: Rows) -> None:

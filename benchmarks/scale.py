@@ -53,11 +53,16 @@ def main() -> None:
     arguments.add_argument("--keep", type=Path, help="data folder to fill once and to measure again, for --service")
     arguments.add_argument("--queries", type=int, default=500)
     arguments.add_argument("--json", type=Path, help="also write the figures of --engine to this file")
+    arguments.add_argument("--plot", type=Path, help="draw them to this PNG; needs the extra `bench`")
     given = arguments.parse_args()
     if given.engine:
         rows = _engine(sorted(given.sizes))
         if given.json is not None:
             given.json.write_text(json.dumps(rows, indent=1))
+        if given.plot is not None:
+            from benchmarks.plots import growth, save
+
+            save(growth, rows, given.plot)
     if given.service:
         with tempfile.TemporaryDirectory(prefix="rag-bench-") as fresh:
             _service(given.keep or Path(fresh), given.data, given.chunks, given.queries)
