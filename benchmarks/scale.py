@@ -165,7 +165,7 @@ def _longest_stall_with_a_graph(store: EdgeVectorStore, generator: Generator) ->
     former = kept._seeker
     with _heartbeat() as gaps:
         kept.grow()
-        while kept._seeker is former:  # what is written meanwhile may make the next one due
+        while kept.busy and kept._seeker is former:  # what is written meanwhile may make the next one due
             for points in generator.batches(BATCH):
                 store.upsert("scale", points)
             written += BATCH
