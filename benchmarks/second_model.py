@@ -49,6 +49,7 @@ def serve(embed: Embed, port: int) -> ThreadingHTTPServer:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else every answer waits 40 ms for the acknowledgement of its head
 
         def do_GET(self) -> None:
             self._answer({"status": "ready"})
