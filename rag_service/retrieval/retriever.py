@@ -301,11 +301,11 @@ class Retriever:
         for ever, so the chunk never will be.
         """
         while passing := [one for one in passing if one.candidate.chunk_id not in course.unfit]:
-            best = passing[:window]
+            best = {one.candidate.chunk_id: one for one in passing[:window]}
             with self._database.read() as connection:
-                readable = chunks.confirm(connection, [one.candidate.chunk_id for one in best], scope)
-            course.refused |= {one.candidate.chunk_id for one in best} - readable.keys()
-            found = [(one, readable[one.candidate.chunk_id]) for one in best if one.candidate.chunk_id in readable]
+                readable = chunks.confirm(connection, list(best), scope)
+            course.refused |= best.keys() - readable.keys()
+            found = [(one, readable[chunk_id]) for chunk_id, one in best.items() if chunk_id in readable]
             if course.question.demands:
                 course.unfit |= {chunk.chunk.id for _, chunk in found if not course.question.admits(chunk)}
                 found = [(one, chunk) for one, chunk in found if chunk.chunk.id not in course.unfit]
