@@ -27,6 +27,7 @@ from benchmarks.results import add_json_option, write
 from rag_service.embedding.local import LocalEmbedder
 from rag_service.embedding.model_folder import find_model
 from rag_service.embedding.processors import has_fast_bfloat16
+from rag_service.retrieval.probing.fingerprints import least_cosine
 
 MODEL = "all-MiniLM-L6-v2"
 THEIRS = "sentence-transformers"
@@ -72,7 +73,7 @@ def measured(
             "texts_s": len(passages) / statistics.median(spent[name]),
             "times": usual / statistics.median(spent[name]),
             "question_ms": 1000 * statistics.median(_seconds(queries, [question]) for question in asked),
-            "cosine": _least_cosine(vectors[name], vectors[THEIRS]),
+            "cosine": least_cosine(vectors[name], vectors[THEIRS]),
         }
         for name, (_, queries) in candidates.items()
     ]
@@ -102,11 +103,6 @@ def _seconds(embed: Embed, texts: Sequence[str]) -> float:
     began = time.perf_counter()
     embed(list(texts))
     return time.perf_counter() - began
-
-
-def _least_cosine(some: NDArray[np.float32], others: NDArray[np.float32]) -> float:
-    cosines = (some * others).sum(axis=1) / (np.linalg.norm(some, axis=1) * np.linalg.norm(others, axis=1))
-    return float(cosines.min())
 
 
 if __name__ == "__main__":

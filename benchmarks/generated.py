@@ -104,11 +104,16 @@ def fill(folder: Path, passages: Sequence[str], wanted: int) -> None:
                 _put(runtime, number, text)
             while _open_jobs(runtime):
                 time.sleep(0.5)
-        while any(shard._graph.busy for shard in cast(EdgeVectorStore, runtime.vectors)._shards.values()):
-            time.sleep(0.5)
+        wait_for_graphs(cast(EdgeVectorStore, runtime.vectors))
     finally:
         worker.stop()
         runtime.close()
+
+
+def wait_for_graphs(store: EdgeVectorStore) -> None:
+    """Return once the graphs that are due are made and put to use."""
+    while any(shard._graph.busy for shard in store._shards.values()):
+        time.sleep(0.05)
 
 
 def _put(runtime: Runtime, number: int, text: str) -> None:

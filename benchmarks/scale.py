@@ -15,7 +15,6 @@ are ingested.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import threading
@@ -28,16 +27,18 @@ from pathlib import Path
 import psutil
 
 from benchmarks.beir import load
-from benchmarks.generated import BATCH, DIMENSIONS, TEAM, Generator, fill
+from benchmarks.generated import BATCH, DIMENSIONS, TEAM, Generator, fill, wait_for_graphs
 from benchmarks.latency import SOURCES, ask, print_spread, questions, rate, record
+from benchmarks.results import add_json_option, write
 from benchmarks.service import Service, running_service
 from rag_service.access import AccessScope, Principal, scope_of
+from rag_service.settings import Settings
 from rag_service.vectors import graph
 from rag_service.vectors.base import IndexSpec, SearchRequest
 from rag_service.vectors.edge import EdgeVectorStore
 
 SEARCHES = 200
-CANDIDATES = 50  # that each leg draws, as the service does by default
+CANDIDATES = Settings.model_fields["candidates"].default  # that each leg draws
 STALL_BATCHES = 30
 PAUSE_S = 0.2
 GRAPH_STALL_UP_TO = 100_000  # a graph of ten times as many takes a quarter of an hour
@@ -52,13 +53,12 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, help="folder of collections in BEIR form, for --service")
     arguments.add_argument("--keep", type=Path, help="data folder to fill once and to measure again, for --service")
     arguments.add_argument("--queries", type=int, default=500)
-    arguments.add_argument("--json", type=Path, help="also write the figures of --engine to this file")
-    arguments.add_argument("--plot", type=Path, help="draw them to this PNG; needs the extra `bench`")
+    add_json_option(arguments)
+    arguments.add_argument("--plot", type=Path, help="draw what --engine measures to this PNG; needs the extra `bench`")
     given = arguments.parse_args()
     if given.engine:
         rows = _engine(sorted(given.sizes))
-        if given.json is not None:
-            given.json.write_text(json.dumps(rows, indent=1))
+        write(given.json, rows)
         if given.plot is not None:
             from benchmarks.plots import growth, save
 
@@ -105,8 +105,7 @@ def _engine(sizes: list[int]) -> list[dict[str, float]]:
 def _graph_made_s(store: EdgeVectorStore) -> float:
     """Wait for the graph that is due; 0 where none is."""
     began = time.perf_counter()
-    while store._shard("scale")._graph.busy:
-        time.sleep(0.05)
+    wait_for_graphs(store)
     return time.perf_counter() - began
 
 
