@@ -100,8 +100,7 @@ def test_a_job_names_the_request_that_caused_it_also_in_a_later_process(tmp_path
         sent = team.manager.post("/v1/documents", json=body, headers={"X-Request-Id": "upload-1"}).json()
     with Started(settings, worker=False) as after:
         after.work()
-    until(lambda: lines.saying("job ran", job_id=sent["job_id"]))  # written after the job is over
-    (line,) = lines.saying("job ran", job_id=sent["job_id"])
+    (line,) = until(lambda: lines.saying("job ran", job_id=sent["job_id"]))  # written after the job is over
     assert (
         line.items()
         >= {
@@ -130,8 +129,7 @@ def test_the_documents_of_a_sync_name_the_request_that_started_it(team: Team, tm
 def test_a_failed_job_is_a_warning_with_stage_and_code(team: Team, lines: LogLines) -> None:
     sent = put_broken(team)
     team.drain()
-    until(lambda: lines.saying("job ran", job_id=sent["job_id"]))  # written after the job is over
-    (line,) = lines.saying("job ran", job_id=sent["job_id"])
+    (line,) = until(lambda: lines.saying("job ran", job_id=sent["job_id"]))  # written after the job is over
     assert line.items() >= {"level": "warning", "outcome": "failed", "stage": "parse", "code": "corrupt"}.items()
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from uuid import UUID
 
 import numpy as np
 import pytest
 import qdrant_edge as qdrant
 from numpy.typing import NDArray
 
-from rag_service.access import PUBLIC, AccessTokens
-from rag_service.types import SparseVector
 from rag_service.vectors import graph_process
-from rag_service.vectors.base import IndexSpec, VectorPoint
+from rag_service.vectors.base import IndexSpec
 from rag_service.vectors.conditions import EVERYTHING, Every
 from rag_service.vectors.edge import EdgeVectorStore
+from tests.unit.test_vectors_graph import point
 
 DIMENSIONS = 128
 SIZE = 2_000
@@ -32,20 +30,6 @@ def in_neighbourhoods() -> NDArray[np.float64]:
     return np.repeat(centres, 10, axis=0) + 0.3 * anywhere()
 
 
-def point(number: int, vector: NDArray[np.float64]) -> VectorPoint:
-    return VectorPoint(
-        chunk_id=str(UUID(int=number + 1)),
-        team="acme",
-        document_id=str(number),
-        version=1,
-        text_hash="",
-        dense=(vector / np.linalg.norm(vector)).astype(np.float32),
-        lexical=SparseVector((1,), (1.0,)),
-        access=AccessTokens((PUBLIC,), ()),
-        fields={},
-    )
-
-
 def graph_of(vectors: NDArray[np.float64], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """With few edges, as if the index were much larger."""
     monkeypatch.setattr(graph_process, "_M", 4)
@@ -53,7 +37,8 @@ def graph_of(vectors: NDArray[np.float64], folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(graph_process, "_NICE", 0)
     store = EdgeVectorStore(folder / "vectors")
     store.create("docs", IndexSpec(DIMENSIONS))
-    store.upsert("docs", [point(*each) for each in enumerate(vectors)])
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    store.upsert("docs", [point(number, dense=dense) for number, dense in enumerate(unit)])
     store._shard("docs")._copied(folder / "graph")
     store.close()
     graph_process.make(folder / "graph", DIMENSIONS)
