@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rag_service.vectors import graph_process
 from rag_service.vectors.base import IndexSpec
-from rag_service.vectors.conditions import EVERYTHING, Every
+from rag_service.vectors.conditions import EVERYTHING, Every, Match
 from rag_service.vectors.edge import EdgeVectorStore
 from tests.unit.test_vectors_graph import point
 
@@ -30,10 +30,14 @@ def in_neighbourhoods() -> NDArray[np.float64]:
     return np.repeat(centres, 10, axis=0) + 0.3 * anywhere()
 
 
-def graph_of(vectors: NDArray[np.float64], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """With few edges, as if the index were much larger."""
+@pytest.fixture
+def few_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the index were much larger."""
     monkeypatch.setattr(graph_process, "_M", 4)
     monkeypatch.setattr(graph_process, "_EF_CONSTRUCT", 16)
+
+
+def graph_of(vectors: NDArray[np.float64], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(graph_process, "_NICE", 0)
     store = EdgeVectorStore(folder / "vectors")
     store.create("docs", IndexSpec(DIMENSIONS))
@@ -55,6 +59,7 @@ def recall(graph: Path, breadth: int) -> float:
     return float(np.mean([len({*some} & {*others}) / 10 for some, others in zip(near, found, strict=True)]))
 
 
+@pytest.mark.usefixtures("few_edges")
 def test_points_without_neighbourhoods_are_searched_as_broadly_as_they_need(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +70,31 @@ def test_points_without_neighbourhoods_are_searched_as_broadly_as_they_need(
     assert recall(graph, NARROW) < 0.9
 
 
+@pytest.mark.usefixtures("few_edges")
 def test_points_in_neighbourhoods_are_searched_narrowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = graph_of(in_neighbourhoods(), tmp_path, monkeypatch)
     assert int((graph / "breadth").read_text()) == NARROW
+
+
+@pytest.mark.parametrize(("dear", "compares_all"), [(0, False), (1_000, True)])
+def test_who_may_read_a_tenth_has_more_drawn_where_that_is_sooner_done_than_comparing_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dear: int, compares_all: bool
+) -> None:
+    monkeypatch.setattr(graph_process, "_DEAR", dear)
+    edge = qdrant.EdgeShard.load(str(graph_of(in_neighbourhoods(), tmp_path, monkeypatch)))
+    tenth = Every((Match("allow", ("group:3",)),))
+    hits, compared = graph_process._hits, []
+
+    def watched(
+        shard: qdrant.EdgeShard, near: list[float], limit: int, where: Every | None, *breadth: int
+    ) -> list[str]:
+        compared.append(where is tenth)
+        return hits(shard, near, limit, where, *breadth)
+
+    monkeypatch.setattr(graph_process, "_hits", watched)
+    asked = in_neighbourhoods()[::100].astype(np.float32)
+    found = [graph_process.nearest(edge, NARROW, vector, 10, tenth) for vector in asked]
+    assert any(compared) is compares_all
+    near = [hits(edge, vector.tolist(), 10, tenth) for vector in asked]
+    edge.close()
+    assert sum(len({*some} & {*others}) for some, others in zip(near, found, strict=True)) >= 0.95 * 10 * len(asked)
