@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from anyio import CapacityLimiter, to_thread
-from limits import RateLimitItemPerMinute
+from limits import RateLimitItemPerMinute, WindowStats, aio
 from limits.errors import StorageError
-from limits.storage import MemoryStorage, RedisStorage
+from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 from redis import ConnectionPool
 from redis.backoff import NoBackoff
@@ -59,19 +59,41 @@ class Meter:
     async def take(self, quotas: Sequence[Quota]) -> Standing:
         """Count one request against all these quotas (at least one). One that is refused counts for none after it."""
         if self._redis_url is None or time.monotonic() < self._silent_until:
-            return _take(self._in_memory, quotas)
+            return await self._take_alone(quotas)
         try:
-            return await to_thread.run_sync(_take, self._in_redis, quotas, limiter=self._threads)
+            return await to_thread.run_sync(self._take_together, quotas, limiter=self._threads)
         except StorageError as error:
             self._silent_until = time.monotonic() + _REDIS_AGAIN_S
             log.warning(
                 "Redis does not count requests (%s); this process does it alone.", type(error.storage_error).__name__
             )
-            return _take(self._in_memory, quotas)
+            return await self._take_alone(quotas)
+
+    async def _take_alone(self, quotas: Sequence[Quota]) -> Standing:
+        standings = []
+        for quota in quotas:
+            item = RateLimitItemPerMinute(quota.per_minute)
+            passed = await self._in_memory.hit(item, *quota.of)
+            standings.append(_standing(quota, passed, await self._in_memory.get_window_stats(item, *quota.of)))
+            if not passed:
+                break
+        return _least(standings)
+
+    def _take_together(self, quotas: Sequence[Quota]) -> Standing:
+        standings = []
+        for quota in quotas:
+            item = RateLimitItemPerMinute(quota.per_minute)
+            passed = self._in_redis.hit(item, *quota.of)
+            standings.append(_standing(quota, passed, self._in_redis.get_window_stats(item, *quota.of)))
+            if not passed:
+                break
+        return _least(standings)
 
     @cached_property
-    def _in_memory(self) -> SlidingWindowCounterRateLimiter:
-        return SlidingWindowCounterRateLimiter(MemoryStorage())
+    def _in_memory(self) -> aio.strategies.SlidingWindowCounterRateLimiter:
+        # The storage for threads starts one at nearly each request and waits until it runs, which beside three busy
+        # threads takes 3 ms (p95 10); this one takes 0.1.
+        return aio.strategies.SlidingWindowCounterRateLimiter(aio.storage.MemoryStorage())
 
     @cached_property
     def _in_redis(self) -> SlidingWindowCounterRateLimiter:
@@ -91,13 +113,10 @@ class Meter:
         return CapacityLimiter(_REDIS_THREADS)
 
 
-def _take(limiter: SlidingWindowCounterRateLimiter, quotas: Sequence[Quota]) -> Standing:
-    standings = []
-    for quota in quotas:
-        item = RateLimitItemPerMinute(quota.per_minute)
-        refused = not limiter.hit(item, *quota.of)
-        reset, remaining = limiter.get_window_stats(item, *quota.of)
-        standings.append(Standing(quota, 0 if refused else remaining, max(0.0, reset - time.time()), refused))
-        if refused:
-            return standings[-1]
-    return min(standings, key=lambda standing: standing.remaining)
+def _standing(quota: Quota, passed: bool, now: WindowStats) -> Standing:
+    return Standing(quota, now.remaining if passed else 0, max(0.0, now.reset_time - time.time()), not passed)
+
+
+def _least(standings: Iterable[Standing]) -> Standing:
+    """The one that refuses, else the one with the least left."""
+    return min(standings, key=lambda standing: (not standing.refused, standing.remaining))
