@@ -40,6 +40,7 @@ from rag_service.api.auth import Guard
 from rag_service.api.envelope import Envelope
 from rag_service.api.limits import BodyLimit, Ceiling, RequestShape
 from rag_service.api.meter import Meter
+from rag_service.api.questions import QuestionsFirst
 from rag_service.api.rates import Kind, RateLimit, Rates, RefusalLimit
 from rag_service.api.watching import Watch
 from rag_service.runtime import Runtime
@@ -112,6 +113,7 @@ def _guard(app: FastAPI, runtime: Runtime) -> None:
         upload_bytes=settings.max_upload_bytes,
         timeout_s=settings.client_timeout_s,
     )
+    app.add_middleware(QuestionsFirst, precedence=runtime.runner.precedence)
     app.add_middleware(Ceiling, most=settings.max_requests)
     app.add_middleware(RateLimit, meter=meter, rates=rates)
     app.add_middleware(Audited, runtime=runtime)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from connectors.errors import RetryableSourceError, SourceError
 from rag_service.db import Database, Transaction, builds, documents, jobs, ringing, sources
@@ -19,6 +19,7 @@ from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.hold import PutOffError
 from rag_service.ingest.indexer import Indexer
+from rag_service.ingest.precedence import Precedence
 from rag_service.ingest.reindex import Reindex
 from rag_service.ingest.removal import Removal
 from rag_service.ingest.stages import RETRIED, Stages, watched
@@ -95,6 +96,7 @@ class Runner:
     stopping: threading.Event
     # Who holds the jobs that run here, as their history names it.
     worker: str = ""
+    precedence: Precedence = field(default_factory=Precedence)
 
     def run(self, job_id: str) -> None:
         """Run one job if it is due and nobody has it. Never raises for the job's own failure: that is recorded.
@@ -104,6 +106,7 @@ class Runner:
         if self.stopping.is_set():
             self._leave_to_others(job_id)
             return
+        self.precedence.give_way()
         try:
             with self.database.transaction() as transaction:
                 job = jobs.claim(transaction.connection, job_id, self.leases.lease_s, self.worker)
@@ -113,7 +116,7 @@ class Runner:
             log.warning("job %s put off: %s", job_id, error)
 
     def _hold(self, job: Job) -> None:
-        stages = Stages(job.kind)
+        stages = Stages(job.kind, self.precedence.give_way)
         self.leases.hold(job)
         try:
             with watched(job, stages), authored_by(Author("worker", request_id=job.id)):

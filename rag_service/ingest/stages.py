@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from rag_service.db.jobs import Job
@@ -20,10 +20,14 @@ RETRIED = "retried"
 
 
 class Stages:
-    """One run of a job. `outcome` is the state it ended in, "retried", or "continues" where it has not ended."""
+    """One run of a job. `outcome` is the state it ended in, "retried", or "continues" where it has not ended.
 
-    def __init__(self, first: str) -> None:
+    `give_way` is called before each further stage: whoever is more urgent goes first.
+    """
+
+    def __init__(self, first: str, give_way: Callable[[], object] = lambda: None) -> None:
         self._kind = first
+        self._give_way = give_way
         self.current = first
         self.outcome = CONTINUES
         self.code: str | None = None
@@ -34,6 +38,7 @@ class Stages:
         self._span: AbstractContextManager[object] | None = None
 
     def enter(self, stage: str) -> None:
+        self._give_way()
         self._spent = self.spent_ms()
         self.current = stage
         self._since = time.perf_counter()
