@@ -108,7 +108,7 @@ def nearest(edge: qdrant.EdgeShard, breadth: int, vector: Vector, limit: int, wh
         share = len(chosen) / max(1, len(drawn))
         if share * share * edge.info().points_count <= _DEAR * _MORE * limit:
             break
-        wide = ceil(_MORE * limit / share)
+        wide = max(2 * wide, ceil(_MORE * limit / share))
     return list(map(str, _hits(edge, asked, limit, allowed)))
 
 

@@ -99,3 +99,19 @@ def test_who_may_read_a_tenth_has_more_drawn_where_that_is_sooner_done_than_comp
     edge.close()
     same = sum(len({*some} & set(map(str, others))) for some, others in zip(found, near, strict=True))
     assert same >= 0.95 * 10 * len(asked)
+
+
+def test_a_graph_that_gives_less_than_it_is_asked_for_is_not_asked_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph_process, "_DEAR", 0)
+    edge = qdrant.EdgeShard.load(str(graph_of(in_neighbourhoods(), tmp_path, monkeypatch)))
+    hits = graph_process._hits
+
+    def a_few(shard: qdrant.EdgeShard, near: list[float], limit: int, *allowed: Any, breadth: int | None = None) -> Any:
+        return hits(shard, near, limit if breadth is None else 8, *allowed, breadth=breadth)
+
+    monkeypatch.setattr(graph_process, "_hits", a_few)
+    vector = in_neighbourhoods()[0].astype(np.float32)
+    assert len(graph_process.nearest(edge, NARROW, vector, 10, ALL)) == 10
+    edge.close()
