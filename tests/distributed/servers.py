@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -25,10 +26,12 @@ _PATIENCE_S = 60
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+    """Of loopback, below those that the system gives out itself: other tests take one of these at any moment."""
+    while True:
+        port = random.randint(20_000, 32_000)  # noqa: S311 - any will do
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def _site_of(package: str) -> Path:
