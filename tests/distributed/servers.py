@@ -28,7 +28,7 @@ _PATIENCE_S = 60
 def free_port() -> int:
     """Of loopback, below those that the system gives out itself: other tests take one of these at any moment."""
     while True:
-        port = random.randint(20_000, 32_000)  # noqa: S311 - any will do
+        port = random.randint(20_000, 32_000)
         with socket.socket() as free, suppress(OSError):
             free.bind(("127.0.0.1", port))
             return port
