@@ -120,7 +120,8 @@ class EdgeVectorStore:
         return sum(_size(Path(at) / name) for at, _, names in os.walk(self._folder(index)) for name in names)
 
     def search(self, index: str, request: SearchRequest, scope: AccessScope) -> list[Candidate]:
-        return search(request, scope, self._shard(index).run)
+        shard = self._shard(index)
+        return search(request, scope, shard.run, shard.propose)
 
     def drop(self, index: str) -> None:
         with self._lifecycle:

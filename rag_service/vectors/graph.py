@@ -14,9 +14,11 @@ import logging
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -82,8 +84,13 @@ class _Process:
         os.close(self._lifeline)
 
 
+@dataclass(eq=False, slots=True)
+class _Asked:
+    chunk_ids: frozenset[str] | None = None
+
+
 class Seeker:
-    """A process that has loaded a graph and answers one question at a time."""
+    """A process that has loaded a graph and answers one question after the other."""
 
     def __init__(self, folder: Path, since: int) -> None:
         self.folder = folder
@@ -91,8 +98,13 @@ class Seeker:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = _Process("serve", folder, theirs.fileno(), theirs.fileno())
+        seconds, rest = divmod(_ANSWER_S, 1)
+        patience = struct.pack("@ll", int(seconds), int(rest * 1e6))
+        for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            ours.setsockopt(socket.SOL_SOCKET, direction, patience)
         self._connection = Connection(ours.detach())
-        self._asking = Lock()
+        self._sending, self._receiving = Lock(), Lock()
+        self._waiting: deque[_Asked] = deque()
         self._ended = False
 
     def ready(self) -> bool:
@@ -103,23 +115,40 @@ class Seeker:
                 return True
         return False
 
-    def ask(self, vector: Vector, limit: int, where: Every) -> Proposal | None:
-        """None when it does not answer, now or in time; it is not asked again then."""
-        with self._asking, contextlib.suppress(OSError, EOFError):
+    def ask(self, vector: Vector, limit: int, where: Every) -> Callable[[], Proposal | None]:
+        """Ask, and get the call that waits for the answer: None when there is none, now or in time.
+
+        It is not asked again then.
+        """
+        asked = _Asked()
+        with self._sending, self._trusting():
             if not self._ended:
                 self._connection.send((vector, limit, where))
-                if self._connection.poll(_ANSWER_S):
-                    return Proposal(frozenset(self._connection.recv()), self.since)
+                self._waiting.append(asked)
+        return lambda: self._answer(asked)
+
+    def _answer(self, asked: _Asked) -> Proposal | None:
+        """Answers come in the order of the questions: who waits for one takes those before it out of the way."""
+        with self._receiving, self._trusting():
+            while asked.chunk_ids is None and not self._ended:
+                chunk_ids = frozenset(self._connection.recv())
+                self._waiting.popleft().chunk_ids = chunk_ids
+        return None if asked.chunk_ids is None else Proposal(asked.chunk_ids, self.since)
+
+    @contextlib.contextmanager
+    def _trusting(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, EOFError):
             self._ended = True
             self._process.kill()
-        return None
 
     def kill(self) -> None:
         self._process.kill()
 
     def end(self) -> None:
         self._process.kill()  # whoever waits for an answer has the end of it instead
-        with self._asking:
+        with self._sending, self._receiving:
             self._ended = True
             self._connection.close()
             self._process.end()
@@ -162,12 +191,18 @@ class Graph:
         """Make a new graph in the background, now or when what is under way is done."""
         self._begin(self._make, later=True)
 
-    def nearest(self, vector: Vector, limit: int, where: Every) -> Proposal | None:
-        """What may be the `limit` nearest points that satisfy `where`, None where there is no graph to ask."""
+    def ask(self, vector: Vector, limit: int, where: Every) -> Callable[[], Proposal | None] | None:
+        """Ask what may be the `limit` nearest points that satisfy `where`, and get the call that waits for the answer.
+
+        None where there is no graph to ask.
+        """
         seeker = self._seeker
         if seeker is None or limit > DEEPEST:
             return None
-        proposal = seeker.ask(vector, limit + SLACK, where)
+        answer = seeker.ask(vector, limit + SLACK, where)
+        return lambda: self._answered(seeker, answer())
+
+    def _answered(self, seeker: Seeker, proposal: Proposal | None) -> Proposal | None:
         if proposal is None and self._replace(None, only=seeker):
             self._begin(lambda: self._serve(seeker.since))
         return proposal

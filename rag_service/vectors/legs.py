@@ -1,11 +1,12 @@
 """A search in two legs: draw from each, then let each score what only the other drew.
 
-The stores differ in how they run a query; what is asked, and what is made of the answers, is the same for all.
+The stores differ in how they run a query, and in whether something proposes what may be near; what is asked, and what
+is made of the answers, is the same for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -38,11 +39,15 @@ class Scored(NamedTuple):
 
 # One list of hits per query, in the order of the queries.
 Run: TypeAlias = Callable[[Sequence[LegQuery]], list[list[Scored]]]
+# Begins to look for what may be nearest. What it gives waits for that, and gives the query narrowed to what was found
+# and to whatever else has to be compared. None from either: nothing is proposed.
+Narrowed: TypeAlias = Callable[[], LegQuery | None]
+Propose: TypeAlias = Callable[[LegQuery], Narrowed | None]
 
 
-def search(request: SearchRequest, scope: AccessScope, run: Run) -> list[Candidate]:
+def search(request: SearchRequest, scope: AccessScope, run: Run, propose: Propose = lambda _: None) -> list[Candidate]:
     """The union of both legs' draws, each candidate scored by both legs; best rank first, ties by chunk id."""
-    near, matching = _drawn(*_queries(request, scope), run)
+    near, matching = _drawn(*_queries(request, scope), run, propose)
     ids = near.ranks.keys() | matching.ranks.keys()
     if request.dense is not None:
         # Drawn by the lexical leg and gone a moment later: deleted, or no longer readable.
@@ -68,19 +73,42 @@ class _Answer:
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
-def _drawn(dense: LegQuery | None, lexical: LegQuery | None, run: Run) -> tuple[_Answer, _Answer]:
+def _drawn(dense: LegQuery | None, lexical: LegQuery | None, run: Run, propose: Propose) -> tuple[_Answer, _Answer]:
+    if dense is not None and (narrowed := propose(dense)) is not None:
+        return _drawn_meanwhile(dense, lexical, run, narrowed)
     near = run([dense])[0] if dense else []
     # Scored in the call in which the lexical leg draws: a store computes the IDF of a corpus once per call, and that
-    # is most of what a lexical query costs it.
-    matching, *scored = run([lexical, *_among(lexical, near)]) if lexical else [[]]
-    far = run(_among(dense, matching, near)) if dense else []
+    # is much of what a lexical query costs it.
+    matching, *scored = run([lexical, *_among(lexical, _ids(near))]) if lexical else [[]]
+    far = _asked(run, _among(dense, _ids(matching) - _ids(near))) if dense else []
     return _answer(near, *far), _answer(matching, *scored)
 
 
-def _among(query: LegQuery, hits: Sequence[Scored], but: Sequence[Scored] = ()) -> list[LegQuery]:
+def _drawn_meanwhile(
+    dense: LegQuery, lexical: LegQuery | None, run: Run, narrowed: Narrowed
+) -> tuple[_Answer, _Answer]:
+    """The lexical leg draws, and has scored what it drew, while what may be near is looked for."""
+    matching = run([lexical])[0] if lexical else []
+    far = _asked(run, _among(dense, _ids(matching)))
+    query = narrowed()
+    near = run([query])[0] if query is not None else []
+    if len(near) < dense.limit:  # too little was proposed: everything is compared
+        near = run([dense])[0]
+    scored = _asked(run, _among(lexical, _ids(near) - _ids(matching))) if lexical else []
+    return _answer(near, *far), _answer(matching, *scored)
+
+
+def _asked(run: Run, queries: Sequence[LegQuery]) -> list[list[Scored]]:
+    return run(queries) if queries else []
+
+
+def _ids(hits: Sequence[Scored]) -> frozenset[str]:
+    return frozenset(hit.chunk_id for hit in hits)
+
+
+def _among(query: LegQuery, ids: Set[str]) -> list[LegQuery]:
     """`query` asked for the scores of these chunks; nothing to ask where there are none."""
-    ids = frozenset(hit.chunk_id for hit in hits) - {hit.chunk_id for hit in but}
-    return [replace(query, limit=len(ids), where=within(ids, query.where))] if ids else []
+    return [replace(query, limit=len(ids), where=within(frozenset(ids), query.where))] if ids else []
 
 
 def _answer(drawn: Sequence[Scored], *scored: Sequence[Scored]) -> _Answer:

@@ -30,7 +30,7 @@ from rag_service.vectors.base import IndexSpec, StoredPoint, VectorPoint
 from rag_service.vectors.conditions import Among, Condition, Either, Every, Range, not_later
 from rag_service.vectors.edge_filter import edge_filter
 from rag_service.vectors.graph import Graph
-from rag_service.vectors.legs import LegQuery, Scored
+from rag_service.vectors.legs import LegQuery, Narrowed, Scored
 from rag_service.vectors.payload import (
     KEYWORD_KEYS,
     STORED_KEYS,
@@ -145,26 +145,14 @@ class Shard:
             if here:
                 self._wrote(len(here))
 
-    def run(self, queries: Sequence[LegQuery]) -> list[list[Scored]]:
-        asked = [self._near(query) for query in queries]
-        # Where the graph proposed too little, everything is compared.
-        return [
-            hits if query is near or len(hits) == query.limit else self._answers([query])[0]
-            for query, near, hits in zip(queries, asked, self._answers(asked), strict=True)
-        ]
-
-    def _near(self, query: LegQuery) -> LegQuery:
-        """`query` among what the graph proposes and what it does not know; itself where no graph helps."""
+    def propose(self, query: LegQuery) -> Narrowed | None:
+        """Have the graph look for what may be nearest; what it does not know is to be compared too."""
         if isinstance(query.vector, SparseVector) or any(isinstance(part, Among) for part in query.where.conditions):
-            return query
-        proposal = self._graph.nearest(query.vector, query.limit, self._vocabulary.simplified(query.where))
-        if proposal is None:
-            return query
-        newer = Range(EPOCH, "gte", float(proposal.since))
-        near = Either((Among(proposal.chunk_ids), newer)) if proposal.chunk_ids else newer
-        return replace(query, where=Every((near, *query.where.conditions)))
+            return None
+        proposed = self._graph.ask(query.vector, query.limit, self._vocabulary.simplified(query.where))
+        return None if proposed is None else lambda: _near(query, proposed())
 
-    def _answers(self, queries: Sequence[LegQuery]) -> list[list[Scored]]:
+    def run(self, queries: Sequence[LegQuery]) -> list[list[Scored]]:
         while True:
             vocabulary = self._vocabulary
             asked = [_query(query, vocabulary) for query in queries]
@@ -283,6 +271,15 @@ class Shard:
         if self._dropped:
             return NotFound("This index has been dropped.")
         return RetryableError("The vector store does not answer. Look at its disk if this repeats.")
+
+
+def _near(query: LegQuery, proposal: graph.Proposal | None) -> LegQuery | None:
+    """`query` among what the graph proposes and what it does not know."""
+    if proposal is None:
+        return None
+    newer = Range(EPOCH, "gte", float(proposal.since))
+    near = Either((Among(proposal.chunk_ids), newer)) if proposal.chunk_ids else newer
+    return replace(query, where=Every((near, *query.where.conditions)))
 
 
 def _stored(record: qdrant.Record) -> StoredPoint:

@@ -10,12 +10,11 @@ from dataclasses import replace
 import pytest
 
 from rag_service.access import PUBLIC, AccessTokens
-from rag_service.vectors import graph, legs
+from rag_service.vectors import graph, legs, shard
 from rag_service.vectors.base import IndexSpec, VectorPoint
 from rag_service.vectors.conditions import Either, Every
 from rag_service.vectors.edge import EdgeVectorStore
 from rag_service.vectors.legs import LegQuery
-from rag_service.vectors.shard import Shard
 from tests.security import test_vector_access as access
 from tests.security.test_vector_access import DIMENSIONS, World, violations
 
@@ -77,13 +76,13 @@ def test_a_store_that_forgets_a_condition_is_caught(
 def test_a_store_that_lets_the_graph_decide_is_caught(
     store: EdgeVectorStore, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = Shard._near
+    asked = shard._near
 
-    def trusting(shard: Shard, query: LegQuery) -> LegQuery:
-        near = asked(shard, query)
-        if near is query or not isinstance(near.where.conditions[0], Either):
+    def trusting(query: LegQuery, proposal: graph.Proposal | None) -> LegQuery | None:
+        near = asked(query, proposal)
+        if near is None or not isinstance(near.where.conditions[0], Either):
             return near
         return replace(near, where=Every(near.where.conditions[0].conditions[:1]))
 
-    monkeypatch.setattr(Shard, "_near", trusting)
+    monkeypatch.setattr(shard, "_near", trusting)
     assert "leak" in {violation.kind for violation in violations(store, [world])}

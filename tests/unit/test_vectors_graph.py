@@ -22,6 +22,7 @@ from rag_service.errors import RetryableError
 from rag_service.types import SparseVector
 from rag_service.vectors import graph
 from rag_service.vectors.base import Candidate, IndexSpec, SearchRequest, VectorPoint
+from rag_service.vectors.conditions import Every, Match
 from rag_service.vectors.edge import EdgeVectorStore
 from rag_service.vectors.graph import Graph, Seeker
 from tests.waiting import until
@@ -129,8 +130,20 @@ class TestWhatIsFound:
 
     def test_the_graph_is_what_proposes(self, store: EdgeVectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
         nothing = graph.Proposal(frozenset({point(7).chunk_id}), since=2**40)
-        monkeypatch.setattr(Seeker, "ask", lambda *_: nothing)
+        monkeypatch.setattr(Seeker, "ask", lambda *_: lambda: nothing)
         assert found(store, 1, limit=1) == [7]
+
+    def test_each_question_gets_its_own_answer_in_whatever_order_they_are_waited_for(
+        self, store: EdgeVectorStore
+    ) -> None:
+        seeker = store._shard("docs")._graph._seeker
+        assert seeker is not None
+        everything = Every((Match("team", ("acme",)),))
+        alone = [seeker.ask(vector(number), 5, everything)() for number in range(20)]
+        waits = [seeker.ask(vector(number), 5, everything) for number in range(20)]
+        del waits[7]  # somebody who asked and went away
+        assert [wait() for wait in reversed(waits)] == [*reversed(alone[8:]), *reversed(alone[:7])]
+        assert len({answer.chunk_ids for answer in alone if answer}) == 20
 
     def test_what_was_written_since_is_found_and_what_was_deleted_is_not(self, store: EdgeVectorStore) -> None:
         store.upsert("docs", [point(SIZE), point(1, dense=vector(SIZE + 1))])
