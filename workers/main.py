@@ -14,6 +14,7 @@ import dramatiq
 from dramatiq import Broker, Middleware, Worker
 
 from rag_service.errors import RagError
+from rag_service.garbage import keep, seldom_collected
 from rag_service.queue import make_broker
 from rag_service.runtime import Runtime, build
 from rag_service.runtime.observing import metrics_port, start_log, tracing
@@ -67,6 +68,8 @@ def start() -> Broker:
         # A worker has no readiness that anybody asks for: with a model that has moved, it does not start.
         runtime.probing.fingerprints.check(_LOADING_S)
         observed.enter_context(metrics_port(settings))
+        observed.enter_context(seldom_collected())
+        keep()
     except RagError as error:
         sys.exit(error.message)
     broker = make_broker(settings.redis_url, [Queue.UPLOADS])

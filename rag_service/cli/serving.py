@@ -81,9 +81,11 @@ class Serving:
 @contextmanager
 def serving(settings: Settings, host: str, port: int, *, worker: bool = True) -> Iterator[Serving]:
     """Start everything; stop it in reverse order. Raises CommandFailed when it cannot start."""
+    from rag_service.garbage import seldom_collected
     from rag_service.runtime.observing import metrics_port, tracing
 
     with ExitStack() as stack:
+        stack.enter_context(seldom_collected())
         # The address first: whether it is free is known before anything slow happens.
         listener = stack.enter_context(_bound(host, port))
         _enter(tracing(settings), stack)
@@ -184,16 +186,17 @@ def _start_worker(runtime: Runtime, stack: ExitStack) -> None:
 
 def _warm_up(runtime: Runtime, stack: ExitStack) -> None:
     """Load the model beside the first requests. A thread that still loads it must not outlive the process."""
-    warm_up: Callable[[], Any] | None = getattr(runtime.embedder, "warm_up", None)
-    if warm_up is None:
-        return
     from rag_service.errors import RagError
+    from rag_service.garbage import keep
+
+    warm_up: Callable[[], Any] = getattr(runtime.embedder, "warm_up", lambda: None)
 
     def run() -> None:
         try:
             warm_up()
         except RagError as error:
             log.error("The model cannot be loaded: %s", error.message)
+        keep()
 
     thread = threading.Thread(target=run, name="warm-up")
     stack.callback(thread.join)
