@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from rag_service.embedding.base import TextKind
 from rag_service.embedding.batching import Batcher, Tokens
-from rag_service.embedding.compiled import CompiledNetwork, compiled_folder
+from rag_service.embedding.compiled import STEP_OF_USUAL, USUAL, CompiledNetwork, compiled_folder
 from rag_service.embedding.model_folder import ModelFolder, find_model
 from rag_service.embedding.processors import available_cores, granted_cores, has_fast_bfloat16, yielding
 from rag_service.embedding.scripts import known_scripts, share_known
@@ -26,9 +26,7 @@ from rag_service.types import EmbedderIdentity
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BYTE_BLANK = "\u0120"  # how byte-level vocabularies write a blank
-_USUAL_QUERY = 64  # tokens
 _SLICES = 8  # documents' slices at a time, at most: what is written by as many threads keeps no more of them busy
-_STEP = 8  # tokens between two shapes that a compiled network makes code for
 # Tokens of one slice, padding included: what a query may have to wait for. The graph loses a tenth of its rate with
 # slices of four long texts; torch, whose step costs 10 ms whatever it holds, needs more in one.
 _SLICE_TOKENS = {"openvino": {"bfloat16": 1024, "float32": 512}, "torch": {"bfloat16": 1536, "float32": 512}}
@@ -111,7 +109,7 @@ class LocalEmbedder:
 
     def warm_up(self) -> None:
         """Load the model and run it once in every usual shape, so that no caller waits for the code of one."""
-        for tokens in range(_STEP, _USUAL_QUERY + 1, _STEP):
+        for tokens in range(STEP_OF_USUAL, USUAL + 1, STEP_OF_USUAL):
             self.embed(["warm " * (tokens - 2)], "query")  # and two special tokens
         self.legible("warm")
         self.embed(["warm up " * self.window], "document")
