@@ -64,10 +64,10 @@ class Question:
     def unmet(self, passage: ConfirmedChunk) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The phrases that `passage` lacks, and the excluded words that it has."""
         content = passage.chunk.content
-        texts = [folded(part) for part in (content.text, passage.title, *content.heading_path)]
+        parts = (content.text, passage.title, *content.heading_path)
 
         def told(phrase: str) -> bool:
-            return any(phrase in text for text in texts)
+            return any(_says(part, phrase) for part in parts)
 
         lacking = tuple(phrase.strip() for phrase in self.phrases if not told(phrase))
         return lacking, tuple(phrase.strip() for phrase in self.excluded if told(phrase))
@@ -101,6 +101,15 @@ def read(query: str, operators: Literal["auto", "on", "off"] = "auto") -> Questi
     if operators == "auto" and len(_OPERATOR.sub(" ", query).split()) > _LONGEST_SEARCH:
         return Question(query)
     return Question(" ".join(text.split()), tuple(dict.fromkeys(phrases)), tuple(dict.fromkeys(excluded)))
+
+
+def _says(text: str, phrase: str) -> bool:
+    """Whether the folded `phrase` is in `text`. Its words are looked for first: they leave most texts out at once."""
+    if text.isascii():
+        plain = text.lower()
+        if not all(word in plain for word in phrase.split()):
+            return False
+    return phrase in folded(text)
 
 
 def folded(text: str) -> str:
