@@ -22,6 +22,8 @@ import psutil
 from benchmarks.results import add_json_option, write
 from connectors.base import Acl
 from rag_service.db import chunks, documents, jobs, sources
+from rag_service.db.jobs import Job
+from rag_service.garbage import keep, seldom_collected
 from rag_service.runtime import Runtime, build
 from rag_service.settings import Settings
 from rag_service.types import Collection, JobState
@@ -54,7 +56,7 @@ def main() -> None:
     add_json_option(arguments)
     given = arguments.parse_args()
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="rag-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rag-bench-") as folder, seldom_collected():  # as the service is
         runtime = build(Settings(data_dir=Path(folder)))
         runtime.open()
         worker = InsideWorker(runtime)
@@ -62,6 +64,7 @@ def main() -> None:
         try:
             runtime.catalogue.create_team(TEAM, "Benchmark")
             runtime.embedder.embed(["warm up"], "document")
+            keep()
             print("| folder | documents | failed | chunks | docs/s | chunks/s | embedder alone | on top | CPU on top |")
             print("|---|---|---|---|---|---|---|---|---|")
             for docs in given.docs:
@@ -77,7 +80,8 @@ def _round(runtime: Runtime, docs: Path, number: int) -> dict[str, float]:
     name = f"{docs.name} {number}"
     # Of its own: a collection computes no vector of a text that it has one of.
     collection = runtime.catalogue.create_collection(TEAM, f"{docs.name}-{number}", description="", language="auto")
-    result, whole = _measured(lambda: _ingest(runtime, docs, collection))
+    job, whole = _measured(lambda: _synced(runtime, docs, collection))
+    result = _result(runtime, job, collection)
     _, alone = _measured(lambda: _embed(runtime, result.texts))
     count = len(result.texts)
     rates = f"{result.documents / whole.wall:.1f} | {count / whole.wall:.1f} | {count / alone.wall:.1f}"
@@ -113,7 +117,8 @@ def _cpu_seconds() -> float:
     return sum(spent.user + spent.system for spent in times)
 
 
-def _ingest(runtime: Runtime, docs: Path, collection: Collection) -> Ingested:
+def _synced(runtime: Runtime, docs: Path, collection: Collection) -> Job:
+    """The sync of a folder, once it has ended."""
     with runtime.database.transaction() as transaction:
         source = sources.create(
             transaction.connection,
@@ -134,22 +139,25 @@ def _ingest(runtime: Runtime, docs: Path, collection: Collection) -> Ingested:
         if job.state == JobState.FAILED:
             raise RuntimeError(f"the sync failed: {job.error}")
         if job.state.is_final:
-            break
+            return job
         time.sleep(0.2)
+
+
+def _result(runtime: Runtime, job: Job, collection: Collection) -> Ingested:
     with runtime.database.read() as connection:
-        stages = jobs.stages_of_children(connection, job_id)
-    texts, count = _texts(runtime, source.id)
+        stages = jobs.stages_of_children(connection, job.id)
+    texts, count = _texts(runtime, collection)
     return Ingested(count, job.counters.get("failed", 0), texts, stages)
 
 
-def _texts(runtime: Runtime, source_id: str) -> tuple[list[str], int]:
-    """The texts that were embedded for a source, and the number of its documents."""
+def _texts(runtime: Runtime, collection: Collection) -> tuple[list[str], int]:
+    """The texts that were embedded for a collection, and the number of its documents."""
     texts: list[str] = []
     count, after = 0, None
     chunker = runtime.catalogue.chunker
     with runtime.database.read() as connection:
         while True:
-            narrowing = documents.DocumentFilter(source_id=source_id)
+            narrowing = documents.DocumentFilter(collection_id=collection.id)
             page = documents.page(connection, TEAM, narrowing, scope=None, limit=500, after=after)
             for document in page.data:
                 count += 1

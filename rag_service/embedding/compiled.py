@@ -38,7 +38,7 @@ _REFUSED = "refused.txt"
 # token more costs a question 0.08 ms, so those of a usual length, whose code is there from the start, least.
 STEP_OF_USUAL = 4
 USUAL = 64
-_STEP = 16
+STEP = 16
 # The library's first run in a process fills a table, and two threads that do so wait for each other for ever.
 _FIRST_RUN = threading.Lock()
 
@@ -84,7 +84,7 @@ class CompiledNetwork:
     def forward(self, texts: Sequence[Tokens]) -> NDArray[np.float32]:
         """Unit vectors of n texts given as token ids with special tokens, shape (n, dimensions)."""
         longest = max(map(len, texts))
-        steps = STEP_OF_USUAL if len(texts) == 1 and longest <= USUAL else _STEP
+        steps = STEP_OF_USUAL if len(texts) == 1 and longest <= USUAL else STEP
         # A model that reads a fixed number of tokens cannot be given more of them, padding or not.
         steps = steps if -(-longest // steps) * steps <= self._max_tokens else 1
         request = self._request()

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from rag_service.embedding.base import TextKind
 from rag_service.embedding.batching import Batcher, Tokens
-from rag_service.embedding.compiled import STEP_OF_USUAL, USUAL, CompiledNetwork, compiled_folder
+from rag_service.embedding.compiled import STEP, STEP_OF_USUAL, USUAL, CompiledNetwork, compiled_folder
 from rag_service.embedding.model_folder import ModelFolder, find_model
 from rag_service.embedding.processors import available_cores, granted_cores, has_fast_bfloat16, yielding
 from rag_service.embedding.scripts import known_scripts, share_known
@@ -164,7 +164,7 @@ class LocalEmbedder:
         beside = self._network if slices == 1 else yielding(lambda: self._compiled(graph, slices))
         return {
             "query": Batcher(forward, slice_tokens),
-            "document": Batcher(beside.forward, slice_tokens, lanes, ThreadPoolExecutor(lanes, "embedder")),
+            "document": Batcher(beside.forward, slice_tokens, lanes, ThreadPoolExecutor(lanes, "embedder"), step=STEP),
         }
 
     @cached_property

@@ -71,15 +71,32 @@ class Crowd:
         return answer
 
 
-@given(st.lists(st.integers(1, 30), max_size=40), st.integers(1, 64))
-@settings(max_examples=60, deadline=None)
-def test_vectors_come_in_order_and_no_slice_is_larger_than_allowed(lengths: list[int], slice_tokens: int) -> None:
+@given(st.lists(st.integers(1, 30), max_size=40), st.integers(1, 64), st.sampled_from([None, 1, 4, 16]))
+@settings(max_examples=100, deadline=None)
+def test_vectors_come_in_order_and_no_slice_is_larger_than_allowed(
+    lengths: list[int], slice_tokens: int, step: int | None
+) -> None:
     model = Model()
-    vectors = Batcher(model.forward, slice_tokens).embed(texts_of(1, lengths), "document")
+    vectors = Batcher(model.forward, slice_tokens, step=step).embed(texts_of(1, lengths), "document")
     assert [tuple(vector) for vector in vectors] == [(1 + place, length) for place, length in enumerate(lengths)]
     for batch in model.slices:
-        assert len(batch) == 1 or len(batch) * max(map(len, batch)) <= slice_tokens
+        padded = -(-len(batch[0]) // (step or 1)) * (step or 1)
+        assert len(batch) == 1 or len(batch) * padded <= slice_tokens
         assert [len(text) for text in batch] == sorted(map(len, batch), reverse=True)
+        assert step is None or padded - len(batch[-1]) < step
+
+
+def test_the_text_whose_turn_it_is_is_in_the_next_slice_however_many_longer_ones_are_there(model: Model) -> None:
+    batcher = Batcher(model.forward, slice_tokens=16, step=4)
+    with ThreadPoolExecutor(4) as pool:
+        crowd = Crowd(batcher, pool)
+        model.open.clear()
+        first = crowd.call([[1]], "document")
+        model.entered.acquire()
+        answers = [crowd.call(texts_of(10, [5]), "document"), crowd.call(texts_of(20, [8] * 4), "document")]
+        model.open.set()
+        assert [len(answer.result(10)) for answer in [first, *answers]] == [1, 1, 4]
+    assert [10] * 5 in model.slices[1]
 
 
 def test_texts_of_several_callers_share_a_slice_with_texts_of_their_length(model: Model) -> None:
