@@ -10,6 +10,7 @@ each other, and CPU seconds (parser processes included) stand beside wall second
 from __future__ import annotations
 
 import argparse
+import gc
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from benchmarks.results import add_json_option, write
 from connectors.base import Acl
 from rag_service.db import chunks, documents, jobs, sources
 from rag_service.db.jobs import Job
-from rag_service.garbage import keep, seldom_collected
+from rag_service.garbage import seldom_collected
 from rag_service.runtime import Runtime, build
 from rag_service.settings import Settings
 from rag_service.types import Collection, JobState
@@ -64,7 +65,7 @@ def main() -> None:
         try:
             runtime.catalogue.create_team(TEAM, "Benchmark")
             runtime.embedder.embed(["warm up"], "document")
-            keep()
+            gc.freeze()
             print("| folder | documents | failed | chunks | docs/s | chunks/s | embedder alone | on top | CPU on top |")
             print("|---|---|---|---|---|---|---|---|---|")
             for docs in given.docs:

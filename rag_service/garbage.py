@@ -11,13 +11,16 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# 1 ms for so many young objects; Python's own 700 are a tenth of what one question makes.
+# 1 ms for so many young objects. Python's own 700 were reached 947 times in 1,300 questions.
 _YOUNG, _MIDDLE, _OLD = 5_000, 20, 20
 
 
 @contextmanager
 def seldom_collected() -> Iterator[None]:
-    """Until the end. Whoever has loaded what is to stay calls `keep`."""
+    """Until the end. Whoever has loaded what is to stay calls `gc.freeze`.
+
+    Without a collection before it: that would stop a process that already serves, for little garbage.
+    """
     before = gc.get_threshold()
     gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
     try:
@@ -25,11 +28,3 @@ def seldom_collected() -> Iterator[None]:
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
-
-
-def keep() -> None:
-    """Leave out, from now on, all that is there.
-
-    The little garbage among it stays until the end: to look for that would stop a process that already serves.
-    """
-    gc.freeze()

@@ -5,6 +5,7 @@ dramatiq's own threads take uploads. Pools of the other queues stand beside them
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import threading
@@ -14,7 +15,7 @@ import dramatiq
 from dramatiq import Broker, Middleware, Worker
 
 from rag_service.errors import RagError
-from rag_service.garbage import keep, seldom_collected
+from rag_service.garbage import seldom_collected
 from rag_service.queue import make_broker
 from rag_service.runtime import Runtime, build
 from rag_service.runtime.observing import metrics_port, start_log, tracing
@@ -69,7 +70,7 @@ def start() -> Broker:
         runtime.probing.fingerprints.check(_LOADING_S)
         observed.enter_context(metrics_port(settings))
         observed.enter_context(seldom_collected())
-        keep()
+        gc.freeze()
     except RagError as error:
         sys.exit(error.message)
     broker = make_broker(settings.redis_url, [Queue.UPLOADS])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import threading
@@ -187,7 +188,6 @@ def _start_worker(runtime: Runtime, stack: ExitStack) -> None:
 def _warm_up(runtime: Runtime, stack: ExitStack) -> None:
     """Load the model beside the first requests. A thread that still loads it must not outlive the process."""
     from rag_service.errors import RagError
-    from rag_service.garbage import keep
 
     warm_up: Callable[[], Any] = getattr(runtime.embedder, "warm_up", lambda: None)
 
@@ -196,7 +196,7 @@ def _warm_up(runtime: Runtime, stack: ExitStack) -> None:
             warm_up()
         except RagError as error:
             log.error("The model cannot be loaded: %s", error.message)
-        keep()
+        gc.freeze()
 
     thread = threading.Thread(target=run, name="warm-up")
     stack.callback(thread.join)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rag_service.cli.serving import serving
-from rag_service.garbage import keep, seldom_collected
+from rag_service.garbage import seldom_collected
 from rag_service.settings import Settings
 from tests.waiting import until
 
@@ -31,14 +31,14 @@ def nothing_kept() -> Iterator[None]:
 
 def test_what_is_there_is_left_out_until_the_end() -> None:
     with seldom_collected():
-        keep()
+        gc.freeze()
         assert gc.get_freeze_count() > 10_000
     assert gc.get_freeze_count() == 0
 
 
 def test_what_becomes_garbage_later_is_still_found() -> None:
     with seldom_collected():
-        keep()
+        gc.freeze()
         gone = weakref.ref(Knot())
         until(lambda: gone() is None or not [Knot() for _ in range(1_000)], 30)
 
