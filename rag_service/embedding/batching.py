@@ -58,9 +58,8 @@ class Batcher:
     Slices run in the threads of `executor`; where there is none, whoever waits while a lane is free runs the next
     slice, be it of others. A slice holds the texts closest in length to the one whose turn it is, where `step` is given
     only those that are as long once lengths are rounded up to it. A slice that fails fails the calls that have a text
-    in it, and no others. A query waits for at most the slices under way and the
-    queries before it. A document of few texts does not wait for all texts of a long one: those who wait are served by
-    turns.
+    in it, and no others. A query waits for at most the slices under way and the queries before it. A document of few
+    texts does not wait for all texts of a long one: those who wait are served by turns.
     """
 
     def __init__(
@@ -157,9 +156,9 @@ class Batcher:
         longest = len(queue[turn].tokens)
         if self._step is None:
             return slice(turn, turn + max(1, self._slice_tokens // max(1, longest)))
-        steps = -(-longest // self._step)
-        alike = [place for place, text in enumerate(queue) if -(-len(text.tokens) // self._step) == steps]
-        rows = max(1, self._slice_tokens // max(1, steps * self._step))
+        length = rounded_up(longest, self._step)
+        alike = [place for place, text in enumerate(queue) if rounded_up(len(text.tokens), self._step) == length]
+        rows = max(1, self._slice_tokens // max(1, length))
         first = max(alike[0], min(turn, alike[-1] + 1 - rows))
         return slice(first, min(first + rows, alike[-1] + 1))
 
@@ -191,10 +190,13 @@ class _Settling:
         return not interrupted
 
 
+def rounded_up(length: int, step: int) -> int:
+    return -(-length // step) * step
+
+
 def padded(texts: Sequence[Tokens], padding: int, multiple: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Token ids and attention mask, both of shape (n, tokens of the longest text, rounded up to a `multiple`)."""
-    longest = max(map(len, texts))
-    shape = (len(texts), -(-longest // multiple) * multiple)
+    shape = (len(texts), rounded_up(max(map(len, texts)), multiple))
     ids, mask = np.full(shape, padding, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     for row, text in enumerate(texts):
         ids[row, : len(text)] = text

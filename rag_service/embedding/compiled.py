@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rag_service.embedding.batching import Tokens, padded
+from rag_service.embedding.batching import Tokens, padded, rounded_up
 from rag_service.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -84,12 +84,12 @@ class CompiledNetwork:
     def forward(self, texts: Sequence[Tokens]) -> NDArray[np.float32]:
         """Unit vectors of n texts given as token ids with special tokens, shape (n, dimensions)."""
         longest = max(map(len, texts))
-        steps = STEP_OF_USUAL if len(texts) == 1 and longest <= USUAL else STEP
+        step = STEP_OF_USUAL if len(texts) == 1 and longest <= USUAL else STEP
         # A model that reads a fixed number of tokens cannot be given more of them, padding or not.
-        steps = steps if -(-longest // steps) * steps <= self._max_tokens else 1
+        step = step if rounded_up(longest, step) <= self._max_tokens else 1
         request = self._request()
         try:
-            request.start_async(list(padded(texts, self._padding, steps)), share_inputs=True)
+            request.start_async(list(padded(texts, self._padding, step)), share_inputs=True)
             request.wait()
             vectors: NDArray[np.float32] = request.get_output_tensor(0).data.astype(np.float32, copy=True)
         finally:

@@ -100,6 +100,7 @@ class Seeker:
             self._process = _Process("serve", folder, theirs.fileno(), theirs.fileno())
         seconds, rest = divmod(_ANSWER_S, 1)
         patience = struct.pack("@ll", int(seconds), int(rest * 1e6))
+        # Sending too: a child that reads nothing holds nobody up for longer than one that does not answer.
         for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             ours.setsockopt(socket.SOL_SOCKET, direction, patience)
         self._connection = Connection(ours.detach())
