@@ -9,14 +9,9 @@ from pathlib import Path
 
 import httpx
 
+from tests.distributed.servers import free_port
 from tests.flows.test_cli_serving import ended, rag
 from tests.otlp_collector import collecting
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_serve_writes_json_gives_metrics_on_a_port_and_exports_its_traces_at_the_end(tmp_path: Path) -> None:
