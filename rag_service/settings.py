@@ -103,8 +103,9 @@ class Settings(BaseSettings):
     embedding_window: int = Field(
         512, ge=16, le=131072, description="Tokens of one text that the `http` embedder's model reads."
     )
-    embedding_dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Number format of the local model; auto takes bfloat16 where the CPU has it."
+    embedding_dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto",
+        description="Number format of the local model; auto takes the fastest of the CPU's that keeps its vectors.",
     )
     embedding_runtime: Literal["auto", "openvino", "torch"] = Field(
         "auto",

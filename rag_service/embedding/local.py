@@ -19,7 +19,7 @@ from rag_service.embedding.base import TextKind
 from rag_service.embedding.batching import Batcher, Tokens
 from rag_service.embedding.compiled import STEP, STEP_OF_USUAL, USUAL, CompiledNetwork, compiled_folder
 from rag_service.embedding.model_folder import ModelFolder, find_model
-from rag_service.embedding.processors import available_cores, granted_cores, has_fast_bfloat16, yielding
+from rag_service.embedding.processors import NumberFormat, available_cores, granted_cores, usual_formats, yielding
 from rag_service.embedding.scripts import known_scripts, share_known
 from rag_service.errors import ConfigError
 from rag_service.types import EmbedderIdentity
@@ -29,7 +29,10 @@ _BYTE_BLANK = "\u0120"  # how byte-level vocabularies write a blank
 _SLICES = 8  # documents' slices at a time, at most: what is written by as many threads keeps no more of them busy
 # Tokens of one slice, padding included: what a query may have to wait for. The graph loses a tenth of its rate with
 # slices of four long texts; torch, whose step costs 10 ms whatever it holds, needs more in one.
-_SLICE_TOKENS = {"openvino": {"bfloat16": 1024, "float32": 512}, "torch": {"bfloat16": 1536, "float32": 512}}
+_SLICE_TOKENS: Mapping[str, Mapping[NumberFormat, int]] = {
+    "openvino": {"int8": 1024, "bfloat16": 1024, "float32": 512},
+    "torch": {"bfloat16": 1536, "float32": 512},
+}
 
 Runtime: TypeAlias = Literal["openvino", "torch"]
 
@@ -48,9 +51,9 @@ class LocalEmbedder:
     """A model by folder, by package or by name. Only `embed`, `computation` and `warm_up` load it; tokens need
     its tokenizer alone.
 
-    `dtype` auto takes bfloat16 where the CPU computes in it (3.6 times the speed, cosine to float32 above 0.999),
-    and float32 elsewhere, where bfloat16 would be slower. `threads` None leaves their number to the runtime,
-    within what a container is granted.
+    `dtype` auto takes the fastest that the CPU computes in and that keeps the model's vectors (cosine to float32 above
+    0.999): int8, then bfloat16, and float32 elsewhere. Only a compiled model computes in int8; where there is none,
+    the next is taken. `threads` None leaves their number to the runtime, within what a container is granted.
     `runtime` auto compiles the model once into `cache`, and takes torch where there is no cache or that fails.
     Everything but the constructor raises ConfigError when the model cannot be had or read.
     """
@@ -58,7 +61,7 @@ class LocalEmbedder:
     def __init__(
         self,
         model: str,
-        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        dtype: Literal["auto"] | NumberFormat = "auto",
         runtime: Literal["auto", "openvino", "torch"] = "auto",
         *,
         cache: Path | None = None,
@@ -79,7 +82,7 @@ class LocalEmbedder:
     @property
     def computation(self) -> str:
         with self._loading:
-            return f"{self._runtime} {self._chosen_dtype}"
+            return f"{self._runtime} {self._number_format}"
 
     @property
     def window(self) -> int:
@@ -151,7 +154,7 @@ class LocalEmbedder:
 
     @cached_property
     def _batchers(self) -> Mapping[TextKind, Batcher]:
-        forward, slice_tokens = self._network.forward, _SLICE_TOKENS[self._runtime][self._chosen_dtype]
+        forward, slice_tokens = self._network.forward, _SLICE_TOKENS[self._runtime][self._number_format]
         if self._graph is None:
             # Torch keeps a team of threads and buffers for every thread that calls it: one that computes for all keeps
             # memory flat however many threads serve.
@@ -177,12 +180,12 @@ class LocalEmbedder:
 
         if self._computing is not None:
             torch.set_num_threads(self._computing)
-        dtype = torch.bfloat16 if self._chosen_dtype == "bfloat16" else torch.float32
+        dtype = torch.bfloat16 if self._number_format == "bfloat16" else torch.float32
         return TorchNetwork(self._folder.path, dtype, self._folder.padding)
 
     def _compiled(self, graph: Path, slices: int = 1) -> CompiledNetwork:
         padding, max_tokens = self._folder.padding, self._folder.max_tokens
-        return CompiledNetwork(graph, self._chosen_dtype, padding, max_tokens, threads=self._computing, slices=slices)
+        return CompiledNetwork(graph, self._number_format, padding, max_tokens, threads=self._computing, slices=slices)
 
     @property
     def _computing(self) -> int | None:
@@ -193,26 +196,39 @@ class LocalEmbedder:
     def _runtime(self) -> Runtime:
         return "torch" if self._graph is None else "openvino"
 
-    @cached_property
+    @property
+    def _number_format(self) -> NumberFormat:
+        return self._computed[0]
+
+    @property
     def _graph(self) -> Path | None:
         """The compiled model, or None to compute in torch."""
+        return self._computed[1]
+
+    @cached_property
+    def _computed(self) -> tuple[NumberFormat, Path | None]:
+        formats = self._formats
         if self._wanted == "torch" or (self._wanted == "auto" and self._cache is None):
-            return None
+            return formats[-1], None
         if self._cache is None:
             raise ConfigError("The openvino runtime needs a folder to keep compiled models in.")
-        graph = compiled_folder(self._folder.path, self._folder.digest, self._chosen_dtype, self._cache)
-        if graph is None and self._wanted == "openvino":
+        for dtype in formats:
+            graph = compiled_folder(self._folder.path, self._folder.digest, dtype, self._cache)
+            if graph is not None:
+                return dtype, graph
+        if self._wanted == "openvino":
             raise ConfigError(
                 f"The embedding model {self._name!r} cannot be compiled; {self._cache} says why. "
                 "Set RAG_EMBEDDING_RUNTIME to auto or torch."
             )
-        return graph
+        return formats[-1], None
 
-    @cached_property
-    def _chosen_dtype(self) -> Literal["float32", "bfloat16"]:
-        if self._dtype != "auto":
-            return self._dtype
-        return "bfloat16" if has_fast_bfloat16() else "float32"
+    @property
+    def _formats(self) -> tuple[NumberFormat, ...]:
+        """What to compute in, the first that can be had; torch takes the last."""
+        if self._dtype == "auto":
+            return usual_formats()
+        return ("int8", usual_formats()[-1]) if self._dtype == "int8" else (self._dtype,)
 
 
 def _encodable(text: str) -> str:

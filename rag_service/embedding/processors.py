@@ -8,12 +8,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 _CPU_FLAGS = Path("/proc/cpuinfo")
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _WILLING = 10  # steps of niceness: others that want a processor get nine times as much of it
 
+NumberFormat: TypeAlias = Literal["float32", "bfloat16", "int8"]
 _Made = TypeVar("_Made")
 
 
@@ -37,12 +38,15 @@ def granted_cores(quota: Path = _CPU_QUOTA) -> int | None:
     return max(1, -(-granted // period))
 
 
-def has_fast_bfloat16(cpu_flags: Path = _CPU_FLAGS) -> bool:
-    """True when the CPU multiplies bfloat16 in hardware, by the flags that Linux lists; False on other systems."""
-    if not cpu_flags.is_file():
-        return False
-    flags = cpu_flags.read_text(encoding="utf-8", errors="replace").split()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+def usual_formats(cpu_flags: Path = _CPU_FLAGS) -> tuple[NumberFormat, ...]:
+    """The number formats that a model is best computed in here, the fastest first, by the flags that Linux lists.
+
+    The last one is of floating point and needs no preparation. Bytes are for CPUs that multiply them several at a time
+    in vectors; those with units for whole matrices are as fast in bfloat16.
+    """
+    flags = set(cpu_flags.read_text(encoding="utf-8", errors="replace").split()) if cpu_flags.is_file() else set()
+    floating: NumberFormat = "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
+    return ("int8", floating) if "avx512_vnni" in flags and "amx_bf16" not in flags else (floating,)
 
 
 def yielding(make: Callable[[], _Made]) -> _Made:

@@ -22,7 +22,7 @@ from huggingface_hub import constants
 from rag_service.embedding.compiled import compiled_folder
 from rag_service.embedding.local import LocalEmbedder
 from rag_service.embedding.model_folder import ModelFolder, find_model
-from rag_service.embedding.processors import available_cores
+from rag_service.embedding.processors import available_cores, usual_formats
 from rag_service.errors import ConfigError
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -221,6 +221,41 @@ def test_the_compiled_model_gives_the_vectors_of_the_model(compiled: LocalEmbedd
     assert (got * alone).sum(axis=1).min() > 0.9998
 
 
+def test_vectors_of_texts_that_the_model_cannot_read_are_its_own_in_bytes_too(
+    cache: Path, exact: LocalEmbedder
+) -> None:
+    texts = [
+        "تأسست أول بورصة في وارسو عام 1817 واستمرت في التداول حتى اندلاع الحرب العالمية الثانية.",
+        "كم عدد الأخطاء التي أجبر الخصم على ارتكابها؟",
+        "《火影忍者》是一部于2012年发行的格斗游戏，由一家日本公司制作，支持两名玩家对战。",
+        "Ⴀ Ⴁ Ⴂ " * 40,
+        "Der Doktor reist selten allein und nimmt häufig einen oder mehrere Begleiter mit.",
+    ]
+    in_bytes = LocalEmbedder("all-MiniLM-L6-v2", "int8", "openvino", cache=cache)
+    assert in_bytes.computation == "openvino int8"
+    assert (in_bytes.embed(texts, "document") * exact.embed(texts, "document")).sum(axis=1).min() > 0.999
+
+
+@pytest.mark.filterwarnings("ignore")  # of the tracer, which has its own process otherwise
+def test_a_model_whose_every_matrix_is_rounded_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rag_service.embedding import conversion, quantisation
+
+    monkeypatch.setattr(quantisation, "_MOST_LOST", 1.0)
+    with pytest.raises(SystemExit, match=r"cosine 0\.99"):
+        conversion.convert(find_model("all-MiniLM-L6-v2"), tmp_path / "model.xml", "int8")
+
+
+def test_what_cannot_be_compiled_in_bytes_is_computed_in_the_next_format(cache: Path, compiled: LocalEmbedder) -> None:
+    without = cache / "none in bytes"
+    shutil.copytree(cache, without, ignore=shutil.ignore_patterns("*-int8-*", without.name))
+    refused = without / f"{MINILM_SHA256[:16]}-int8-openvino-{openvino.__version__.split('-')[0]}"
+    refused.mkdir()
+    (refused / "refused.txt").write_text("cosine 0.99")
+    embedder = LocalEmbedder("all-MiniLM-L6-v2", "int8", cache=without)
+    assert embedder.computation == f"openvino {usual_formats()[-1]}"
+    assert LocalEmbedder("all-MiniLM-L6-v2", "int8", "torch").computation == f"torch {usual_formats()[-1]}"
+
+
 def test_slices_that_are_computed_beside_each_other_do_not_touch(compiled: LocalEmbedder) -> None:
     texts = [text * (1 + place % 5) for place, text in enumerate(passages(40))]
     alone = np.vstack([compiled.embed([text], "document") for text in texts])
@@ -291,12 +326,13 @@ def test_a_model_that_cannot_be_compiled_leaves_the_reason_and_falls_back(unload
 
 
 @pytest.mark.filterwarnings("ignore")  # of the tracer, which has its own process otherwise
-def test_a_graph_with_other_vectors_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cosine", [0.99, float("nan")])
+def test_a_graph_with_other_vectors_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cosine: float) -> None:
     from rag_service.embedding import conversion
 
-    monkeypatch.setattr(conversion, "_cosine", lambda *_: 0.99)
-    with pytest.raises(SystemExit, match=r"cosine 0\.99"):
-        conversion.convert(find_model("all-MiniLM-L6-v2"), tmp_path / "model.xml", "f32")
+    monkeypatch.setattr(conversion, "_cosine", lambda *_: cosine)
+    with pytest.raises(SystemExit, match=f"cosine {cosine}"):
+        conversion.convert(find_model("all-MiniLM-L6-v2"), tmp_path / "model.xml", "float32")
 
 
 def test_without_a_place_for_compiled_models_torch_computes(exact: LocalEmbedder) -> None:
@@ -313,3 +349,8 @@ def test_a_graph_that_came_with_an_image_is_used_where_nothing_can_be_written(tm
     (baked / "model.xml").touch()
     assert compiled_folder(tmp_path / "no model", "0" * 64, "float32", tmp_path) == baked
     assert list(tmp_path.iterdir()) == [baked]  # no lock either
+
+
+def test_where_nothing_can_be_written_what_is_not_there_cannot_be_had(tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    assert compiled_folder(tmp_path / "no model", "0" * 64, "int8", tmp_path / "a file") is None

@@ -7,21 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from rag_service.embedding.processors import available_cores, granted_cores, has_fast_bfloat16
+from rag_service.embedding.processors import available_cores, granted_cores, usual_formats
 
 
 @pytest.mark.parametrize(
-    ("flags", "fast"),
-    [("flags : sse avx512_bf16 fma", True), ("flags : amx_bf16", True), ("flags : avx512f no_avx512_bf16x", False)],
+    ("flags", "formats"),
+    [
+        ("flags : sse avx512_bf16 fma", ("bfloat16",)),
+        ("flags : avx512_bf16 avx512_vnni", ("int8", "bfloat16")),
+        ("flags : avx512f avx512_vnni", ("int8", "float32")),
+        ("flags : avx512_bf16 avx512_vnni amx_bf16 amx_int8", ("bfloat16",)),
+        ("flags : avx512f no_avx512_bf16x", ("float32",)),
+    ],
 )
-def test_bfloat16_is_chosen_by_the_flags_of_the_cpu(tmp_path: Path, flags: str, fast: bool) -> None:
+def test_the_number_formats_are_those_that_the_cpu_has_units_for(
+    tmp_path: Path, flags: str, formats: tuple[str, ...]
+) -> None:
     file = tmp_path / "cpuinfo"
     file.write_text(flags)
-    assert has_fast_bfloat16(file) is fast
+    assert usual_formats(file) == formats
 
 
 def test_a_system_that_lists_no_cpu_flags_gets_float32(tmp_path: Path) -> None:
-    assert has_fast_bfloat16(tmp_path / "nothing") is False
+    assert usual_formats(tmp_path / "nothing") == ("float32",)
 
 
 @pytest.mark.parametrize(
