@@ -31,7 +31,7 @@ from benchmarks import results
 
 FOLDER = Path(__file__).with_name("reports")
 PACKAGES = ("rag-service", "torch", "openvino", "sentence-transformers", "qdrant-edge-py", "unstructured", "numpy")
-FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 SMALL = ("adi", "anthropic_docs", "cranfield")
 ALL_LIMIT_S = 900  # of which a quiet machine with two cores needs less than 600
 PART_LIMIT_S = 240  # a part that hangs must not take the others with it

@@ -55,9 +55,10 @@ def quantised(model: Module, runs: Sequence[Run]) -> dict[str, ByteMatrix]:
     named = model.named_modules()
     groups = _sharing({name: one for name, one in named if isinstance(one, Linear) and _fits(one)}, runs[0])
     layers = {name: layer for group in groups for name, layer in group.items()}
+    if not layers:
+        return {}
     with torch.no_grad():
-        seen = _seen({next(iter(group)): next(iter(group.values())) for group in groups}, runs)
-        made = [_matrices(group, *seen[next(iter(group))]) for group in groups]
+        made = [_matrices(group, *inputs) for group, inputs in zip(groups, _seen(groups, runs), strict=True)]
     matrices = {name: matrix for group in made for name, matrix in group.items()}
     lost = torch.cat([_lost(layers, matrices, run) for run in runs], dim=1)
     sizes = torch.tensor([layer.weight.numel() for layer in layers.values()])
@@ -97,8 +98,9 @@ def _sharing(layers: Layers, run: Run) -> list[Layers]:
     return [group for group in groups if group]
 
 
-def _seen(layers: Layers, runs: Sequence[Run]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Of the inputs of each layer in all runs: the largest of each place, and the sums of their products."""
+def _seen(groups: Sequence[Layers], runs: Sequence[Run]) -> list[tuple[Tensor, Tensor]]:
+    """Of what each group reads in all runs: the largest of each place, and the sums of their products."""
+    layers = dict(next(iter(group.items())) for group in groups)
     places = {name: layer.in_features for name, layer in layers.items()}
     found = {name: (torch.zeros(width), torch.zeros(width, width)) for name, width in places.items()}
 
@@ -110,7 +112,7 @@ def _seen(layers: Layers, runs: Sequence[Run]) -> dict[str, tuple[Tensor, Tensor
     with _watched(layers, see):
         for run in runs:
             run()
-    return found
+    return list(found.values())
 
 
 def _matrices(layers: Layers, largest: Tensor, products: Tensor) -> dict[str, ByteMatrix]:

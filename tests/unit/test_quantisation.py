@@ -140,6 +140,11 @@ def test_layers_that_run_twice_lead_nowhere_or_do_not_fit_are_left_alone(
     assert all(torch.equal(before[name], parameter) for name, parameter in encoder.named_parameters())
 
 
+def test_a_model_too_small_to_round_stays_as_it_is() -> None:
+    small = Linear(GROUP // 2, GROUP // 2)
+    assert quantised(small, [partial(small, torch.ones(2, GROUP // 2))]) == {}
+
+
 def test_layers_that_read_one_tensor_divide_it_alike(
     encoder: Encoder, runs: Sequence[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
