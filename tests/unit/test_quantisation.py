@@ -86,7 +86,7 @@ def off(matrix: ByteMatrix, layer: Linear, rows: Tensor) -> float:
 @torch.no_grad()
 def test_what_rounding_does_to_outputs_is_made_up_for_by_the_weights_to_come() -> None:
     torch.manual_seed(3)
-    layer, rows, others = Linear(WIDE, 2 * WIDE), inputs(50, 1).flatten(0, 1), inputs(50, 1).flatten(0, 1)
+    layer, (rows, others) = Linear(WIDE, 2 * WIDE), inputs(100, 1).flatten(0, 1).chunk(2)
     plain = roundings(layer, rows, damping=1e9)  # as if inputs had nothing to do with each other
     assert off(plain, layer, others) < 0.01
     assert off(roundings(layer, rows, damping=0.01), layer, others) < 0.6 * off(plain, layer, others)
