@@ -35,7 +35,7 @@ _LEAST_COSINE = 0.999
 _LENGTHS = (1, 2, 3, 5, 9, 17, 33, 65, 129, 257, 512)
 _OF_EACH = 2
 _ROUNDED_ON = (12 * (1,), 12 * (4,), 12 * (16,), 6 * (64,), 3 * (200,))
-_UNKNOWN = 0.5
+_UNKNOWN = 0.5  # of the words of a foreign text
 _MARKS = "#\u2581\u0120"  # what vocabularies write before or instead of blanks
 
 
@@ -121,21 +121,25 @@ def _put(matrices: Mapping[str, ByteMatrix], graph: openvino.Model) -> None:
     left = dict(matrices)
     for product in graph.get_ordered_ops():
         name = product.get_friendly_name().removeprefix("__module.").removesuffix("/aten::linear/MatMul")
-        if product.get_type_name() == "MatMul" and name in left:
-            matrix = left.pop(name)
-            values = op.convert(op.constant(matrix.values.numpy()), "f32")
-            scaled = op.multiply(values, op.constant(matrix.scales.numpy()))
-            shape = op.constant(np.array(product.input_value(1).get_shape()))
-            product.input(1).replace_source_output(op.reshape(scaled, shape, special_zero=False).output(0))
-            factors = 1 / matrix.divisors.numpy()
-            if (factors != 1).any():
-                inputs = product.input_value(0)
-                # Layers that read one tensor divide it once.
-                key = inputs.get_node().get_friendly_name(), factors.tobytes()
-                node = divided.setdefault(key, op.multiply(inputs, op.constant(factors)))
-                product.input(0).replace_source_output(node.output(0))
+        if product.get_type_name() != "MatMul" or name not in left:
+            continue
+        matrix = left.pop(name)
+        inputs, weights = product.input_values()
+        product.input(1).replace_source_output(_weights(matrix, weights.get_shape()).output(0))
+        factors = 1 / matrix.divisors.numpy()
+        if (factors == 1).all():
+            continue
+        key = inputs.get_node().get_friendly_name(), factors.tobytes()
+        if key not in divided:  # layers that read one tensor divide it once
+            divided[key] = op.multiply(inputs, op.constant(factors))
+        product.input(0).replace_source_output(divided[key].output(0))
     if left:
         raise SystemExit(f"The graph has no matrices of these names: {', '.join(left)}.")
+
+
+def _weights(matrix: ByteMatrix, shape: openvino.Shape) -> openvino.Node:
+    scaled = op.multiply(op.convert(op.constant(matrix.values.numpy()), "f32"), op.constant(matrix.scales.numpy()))
+    return op.reshape(scaled, op.constant(np.array(shape)), special_zero=False)
 
 
 def _worst_cosine(model: _Whole, graph: Path, number_format: NumberFormat, texts: _Texts) -> float:

@@ -20,7 +20,8 @@ _LARGEST = 127
 # What the roundings may take from the cosine of any text that they are estimated on.
 _MOST_LOST = 0.0005
 _DIRECTIONS = 8
-_DAMPING = 0.01  # of the mean of the diagonal, as in GPTQ
+# As in GPTQ: of the mean of the diagonal, and of inputs whose errors are handed on together.
+_DAMPING = 0.01
 _BLOCK = 128
 
 Run = Callable[[], Tensor]
