@@ -26,12 +26,14 @@ _NOTHING = np.empty((0, 0), dtype=np.float32)
 class _Submission:
     """What one call asked for: its vectors as they arrive, or why they will not.
 
-    `spent` is how many tokens have been computed for it, counted from where the others stood when it came.
+    `spent` is how many tokens have been computed for it, counted from where the others stood when it came. `changed` is
+    its own: while a slice woke up everybody who waits, threads were switched 1.7 times as often (a folder, 8 workers).
     """
 
     number: int
     waiting: int
     spent: int
+    changed: threading.Condition
     vectors: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     error: BaseException | None = None
 
@@ -76,7 +78,7 @@ class Batcher:
         self._step = step
         self._lanes = lanes
         self._executor = executor
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._running = 0
         self._submissions = 0
         self._level = 0
@@ -84,39 +86,63 @@ class Batcher:
 
     def embed(self, texts: Sequence[Tokens], kind: TextKind) -> list[NDArray[np.float32]]:
         """One vector per text, in order. Raises what `forward` raised for a slice with one of these texts."""
-        with self._changed:
+        with self._lock:
             self._submissions += 1
-            submission = _Submission(self._submissions, len(texts), self._level)
+            changed = threading.Condition(self._lock)
+            submission = _Submission(self._submissions, len(texts), self._level, changed)
             self._pending[kind] += [_Text(tokens, place, submission) for place, tokens in enumerate(texts)]
         try:
-            while batch := self._next_slice(submission):
-                self._start(batch)
+            if self._executor is None:
+                self._take_part(submission)
+            else:
+                self._employ(self._executor)
+                with self._lock:
+                    submission.changed.wait_for(lambda: submission.settled)
         finally:
             self._forget(submission)
         if submission.error is not None:
             raise submission.error
         return [submission.vectors[place] for place in range(len(texts))]
 
-    def _next_slice(self, submission: _Submission) -> list[_Text]:
-        """The slice that the caller is to start now; empty when its own texts are done."""
-        with self._changed:
-            self._changed.wait_for(lambda: submission.settled or self._may_start)
-            if submission.settled:
-                return []
-            self._running += 1
-            return self._take_slice()
+    def _take_part(self, submission: _Submission) -> None:
+        """Run slices while a lane is free, until the texts of `submission` are done."""
+        while batch := self._next_slice_for(submission):
+            self._run(batch)
+
+    def _next_slice_for(self, submission: _Submission) -> list[_Text]:
+        """Wait for a lane, or until the texts of `submission` are done: then it is empty."""
+        with self._lock:
+            submission.changed.wait_for(lambda: submission.settled or self._may_start)
+            return [] if submission.settled else self._take_slice()
 
     @property
     def _may_start(self) -> bool:
-        return self._running < self._lanes and any(self._pending.values())
+        return self._running < self._lanes and bool(self._first_queue)
 
-    def _start(self, batch: list[_Text]) -> None:
-        if self._executor is None:
-            return self._run(batch)
+    @property
+    def _first_queue(self) -> list[_Text]:
+        return self._pending["query"] or self._pending["document"]
+
+    def _employ(self, executor: Executor) -> None:
+        """Have the free lanes run slices until none are left. Raises RetryableError once the interpreter goes down."""
+        with self._lock:
+            idle = self._lanes - self._running if self._first_queue else 0
         try:
-            self._executor.submit(self._run, batch)
-        except RuntimeError:  # the interpreter is going down
-            self.settle(batch, _NOTHING, RetryableError("The service is stopping. Try again."))
+            for _ in range(idle):
+                executor.submit(self._drain, executor)
+        except RuntimeError:
+            raise RetryableError("The service is stopping. Try again.") from None
+
+    def _drain(self, executor: Executor) -> None:
+        try:
+            while batch := self._next_slice():
+                self._run(batch)
+        finally:
+            self._employ(executor)
+
+    def _next_slice(self) -> list[_Text]:
+        with self._lock:
+            return self._take_slice() if self._may_start else []
 
     def _run(self, batch: list[_Text]) -> None:
         embedded(len(batch))
@@ -124,19 +150,23 @@ class Batcher:
             settling.vectors = self._forward([text.tokens for text in batch])
 
     def settle(self, batch: Sequence[_Text], vectors: NDArray[np.float32], error: BaseException | None) -> None:
-        """Hand a slice's outcome to those who wait for it, and let the next slice run."""
-        with self._changed:
+        """Hand a slice's outcome to those who wait for it."""
+        with self._lock:
+            self._running -= 1
             for place, text in enumerate(batch):
                 text.submission.waiting -= 1
                 if error is None:
                     text.submission.vectors[text.place] = vectors[place]
                 else:
                     text.submission.error = error
-            self._running -= 1
-            self._changed.notify_all()
+            for submission in {text.submission for text in batch}:
+                if submission.settled:
+                    submission.changed.notify()
 
     def _take_slice(self) -> list[_Text]:
-        queue = self._pending["query"] or self._pending["document"]
+        """With the lock held, and something pending."""
+        self._running += 1
+        queue = self._first_queue
         queue.sort(key=lambda text: len(text.tokens), reverse=True)
         turn = min(range(len(queue)), key=lambda place: queue[place].turn)
         chosen = self._slice(queue, turn)
@@ -163,10 +193,13 @@ class Batcher:
         return slice(first, min(first + rows, alike[-1] + 1))
 
     def _forget(self, submission: _Submission) -> None:
-        if submission.waiting:
-            with self._changed:
+        """Who leaves while a lane is free has somebody else go on, of those whose threads run the slices."""
+        with self._lock:
+            if submission.waiting:
                 for queue in self._pending.values():
                     queue[:] = [text for text in queue if text.submission is not submission]
+            if self._executor is None and self._may_start:
+                self._first_queue[0].submission.changed.notify()
 
 
 class _Settling:

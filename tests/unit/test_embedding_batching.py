@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -137,6 +138,36 @@ def test_the_texts_of_one_caller_run_in_all_lanes_and_in_no_more() -> None:
         assert not model.entered.acquire(timeout=0.05)
         model.open.set()
         assert [tuple(vector) for vector in answer.result(10)] == [(1 + place, 10) for place in range(20)]
+
+
+@pytest.mark.parametrize("lanes", [0, 1], ids=["in the callers' threads", "in one thread"])
+def test_who_waits_is_woken_up_once_however_many_slices_the_others_have(
+    lanes: int, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(texts: Sequence[Tokens]) -> NDArray[np.float32]:
+        time.sleep(0.002)  # for whoever was woken up to lie down again
+        return model.forward(texts)
+
+    batcher = Batcher(forward, 10, executor=ThreadPoolExecutor(1) if lanes else None)
+    waits: list[int] = []
+
+    class Counting(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            if vars(self)["_lock"] is batcher._lock:  # and not what starts threads, say
+                waits.append(threading.get_ident())
+            return super().wait(timeout)
+
+    monkeypatch.setattr(threading, "Condition", Counting)
+    with ThreadPoolExecutor(8) as pool:
+        crowd = Crowd(batcher, pool)
+        model.open.clear()
+        calls = [crowd.call(texts_of(100 * number, [10] * 10), "document") for number in range(1, 9)]
+        model.open.set()
+        for call in calls:
+            call.result(10)
+    assert len(model.slices) == 80
+    assert waits
+    assert len(set(waits)) == len(waits)
 
 
 def test_more_lanes_than_there_are_would_be_noticed() -> None:
