@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +279,25 @@ def test_where_both_want_a_processor_questions_are_computed_before_documents(com
     compiled.warm_up()
     assert niceness_of_what_computes(lambda: compiled.embed(texts, "document")) == {mine + 10}
     assert niceness_of_what_computes(lambda: [compiled.embed([text], "query") for text in texts]) == {mine}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are tied to cores on Linux only")
+@pytest.mark.skipif(available_cores() == 1, reason="on one core, all are tied to it")
+def test_whatever_computes_may_do_so_on_any_core(compiled: LocalEmbedder) -> None:
+    tied: list[set[int]] = []
+    mine = os.sched_getaffinity(0)
+
+    def look_at_threads(done: Future[object]) -> None:
+        while not done.done():
+            for task in Path("/proc/self/task").iterdir():
+                with contextlib.suppress(ProcessLookupError):
+                    tied.extend([cores] if (cores := os.sched_getaffinity(int(task.name))) != mine else [])
+
+    compiled.warm_up()  # what loads a model may tie itself
+    with ThreadPoolExecutor(2) as callers:
+        look_at_threads(callers.submit(compiled.embed, passages(40), "document"))
+        look_at_threads(callers.submit(lambda: [compiled.embed([text], "query") for text in passages(40)]))
+    assert not tied
 
 
 def processor_time() -> dict[int, int]:
