@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, func, or_, select, update
 
 from rag_service.db.collections import IS_LIVE, index_of
 from rag_service.db.documents import Document, document_of
@@ -72,6 +72,13 @@ _ALL = (
     .select_from(index_versions.join(collections, collections.c.id == index_versions.c.collection_id))
     .order_by(None)
 )
+# Asked for every document: made once.
+_OTHERS = select(index_versions.c.id).where(
+    index_versions.c.collection_id == bindparam("collection"),
+    index_versions.c.id != bindparam("one"),
+    IS_LIVE,
+    index_versions.c.paused.is_(False),
+)
 
 
 def get(connection: Connection, team_id: str, index: str) -> Build:
@@ -127,13 +134,7 @@ def is_at_work(connection: Connection, index: str) -> bool:
 
 def others(connection: Connection, index: IndexVersion) -> list[str]:
     """The other index versions of its collection that are to get what is written, but for those that are paused."""
-    query = select(index_versions.c.id).where(
-        index_versions.c.collection_id == index.collection_id,
-        index_versions.c.id != index.id,
-        IS_LIVE,
-        index_versions.c.paused.is_(False),
-    )
-    return list(connection.execute(query).scalars())
+    return list(connection.execute(_OTHERS, {"collection": index.collection_id, "one": index.id}).scalars())
 
 
 def held(connection: Connection, indexes: Sequence[str]) -> dict[str, Held]:

@@ -56,11 +56,20 @@ def confirming(allowed: ColumnElement[bool]) -> Gathered:
 
 # Made once: building it anew took a fifth of a query's time.
 CONFIRMED = confirming(readable_few())
+# Run for every document: made once.
+_OF = and_(chunks.c.document_id == bindparam("document"), chunks.c.index_version == bindparam("index"))
+_FORGOTTEN = delete(chunks).where(_OF)
+_IDS = select(chunks.c.id).where(_OF)
+_IDS_OF_VERSION = _IDS.where(chunks.c.version == bindparam("version"))
+_HOLDING = select(chunks.c.text_hash, chunks.c.index_version, chunks.c.id).where(
+    chunks.c.index_version.in_(bindparam("indexes", expanding=True)),
+    chunks.c.text_hash.in_(bindparam("hashes", expanding=True)),
+)
 
 
 def replace(connection: Connection, index: str, document_id: str, new: Sequence[Chunk]) -> None:
     """Make `new` the chunks of the document in this index version."""
-    connection.execute(delete(chunks).where(chunks.c.document_id == document_id, chunks.c.index_version == index))
+    connection.execute(_FORGOTTEN, {"document": document_id, "index": index})
     if new:
         connection.execute(insert(chunks), [{**_row(chunk), "index_version": index} for chunk in new])
 
@@ -91,18 +100,16 @@ def page(connection: Connection, document_id: str, *, limit: int, after: str | N
 
 def ids_of(connection: Connection, index: str, document_id: str, version: int | None = None) -> frozenset[str]:
     """The chunks of the version that the index version answers with, if it is that one; none while none does."""
-    query = select(chunks.c.id).where(chunks.c.document_id == document_id, chunks.c.index_version == index)
-    if version is not None:
-        query = query.where(chunks.c.version == version)
-    return frozenset(connection.execute(query).scalars())
+    given = {"document": document_id, "index": index}
+    if version is None:
+        return frozenset(connection.execute(_IDS, given).scalars())
+    return frozenset(connection.execute(_IDS_OF_VERSION, {**given, "version": version}).scalars())
 
 
 def holding(connection: Connection, indexes: Collection[str], hashes: Collection[str]) -> dict[str, tuple[str, str]]:
     """By hash of what was embedded: (index version, chunk) that has a vector of it, where one of `indexes` has."""
-    query = select(chunks.c.text_hash, chunks.c.index_version, chunks.c.id).where(
-        chunks.c.index_version.in_(indexes), chunks.c.text_hash.in_(hashes)
-    )
-    return {row.text_hash: (row.index_version, row.id) for row in connection.execute(query)}
+    found = connection.execute(_HOLDING, {"indexes": list(indexes), "hashes": list(hashes)})
+    return {row.text_hash: (row.index_version, row.id) for row in found}
 
 
 def _active(document_id: str) -> ColumnElement[bool]:

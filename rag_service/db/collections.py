@@ -19,7 +19,7 @@ _NEVER = 0
 
 IS_LIVE = index_versions.c.state.in_([state for state in IndexState if state.is_live])
 
-# Asked by every query: made once.
+# Run for every question or document: made once.
 _NAMED = select(collections).where(
     collections.c.team_id == bindparam("team"),
     or_(collections.c.name == bindparam("name"), collections.c.id == bindparam("name")),
@@ -27,6 +27,18 @@ _NAMED = select(collections).where(
 _ACTIVE = select(index_versions).where(
     index_versions.c.id
     == select(collections.c.active_index).where(collections.c.id == bindparam("collection")).scalar_subquery()
+)
+_LIVE = select(index_versions).where(index_versions.c.collection_id == bindparam("collection"), IS_LIVE)
+_ONE = select(index_versions).where(index_versions.c.id == bindparam("index"))
+_WRITTEN = (
+    update(index_versions)
+    .where(
+        index_versions.c.id == bindparam("index"),
+        index_versions.c.calibration == bindparam("calibrated"),
+        or_(index_versions.c.holding_until.is_(None), index_versions.c.holding_until < bindparam("now")),
+    )
+    .values(chunks_written=index_versions.c.chunks_written + bindparam("more"))
+    .returning(index_versions.c.chunks_written, index_versions.c.calibrate_at)
 )
 
 
@@ -122,7 +134,7 @@ def add_index(
 
 def index_version(connection: Connection, index: str) -> IndexVersion:
     """Raises NotFound when it is gone."""
-    row = connection.execute(select(index_versions).where(index_versions.c.id == index)).first()
+    row = connection.execute(_ONE, {"index": index}).first()
     if row is None:
         raise NotFound("This index version is gone.")
     return index_of(row)
@@ -134,16 +146,8 @@ def note_written(connection: Connection, index: IndexVersion, chunk_count: int) 
     Returns how many have ever been written, and at how many the average length is to be measured (0: never). Holds
     the row until the transaction ends: a change of calibration waits for what is written under the former one.
     """
-    row = connection.execute(
-        update(index_versions)
-        .where(
-            index_versions.c.id == index.id,
-            index_versions.c.calibration == index.calibration,
-            or_(index_versions.c.holding_until.is_(None), index_versions.c.holding_until < utc_now()),
-        )
-        .values(chunks_written=index_versions.c.chunks_written + chunk_count)
-        .returning(index_versions.c.chunks_written, index_versions.c.calibrate_at)
-    ).first()
+    given = {"index": index.id, "calibrated": index.calibration, "now": utc_now(), "more": chunk_count}
+    row = connection.execute(_WRITTEN, given).first()
     return None if row is None else (row.chunks_written, row.calibrate_at)
 
 
@@ -206,9 +210,8 @@ def all_active_by_team(connection: Connection) -> list[tuple[IndexVersion, str]]
 
 def live_indexes(connection: Connection, collection_id: str) -> list[IndexVersion]:
     """Those of a collection that changes of its documents must reach, the active one first."""
-    query = select(index_versions).where(index_versions.c.collection_id == collection_id, IS_LIVE)
-    found = [index_of(row) for row in connection.execute(query.order_by(index_versions.c.id))]
-    return sorted(found, key=lambda index: index.state != IndexState.ACTIVE)
+    found = [index_of(row) for row in connection.execute(_LIVE, {"collection": collection_id})]
+    return sorted(found, key=lambda index: (index.state != IndexState.ACTIVE, index.id))
 
 
 def all_live(connection: Connection) -> list[IndexVersion]:

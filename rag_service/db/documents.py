@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Text, cast, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Text, bindparam, cast, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from connectors.base import Acl
@@ -79,6 +79,13 @@ class DocumentFilter:
 
 # Values go beside a statement, not into it: SQLAlchemy looks at each value in it, which took longer than the database.
 _INSERTED = insert(documents).returning(*documents.c)
+_CHANGED = (
+    update(documents)
+    .where(documents.c.id == bindparam("changed"), documents.c.revision == bindparam("as_read"))
+    .returning(*documents.c)
+)
+_DEFAULT_ACL = select(sources.c.acl).where(sources.c.id == bindparam("source"))
+_LOADED = select(documents).where(documents.c.id == bindparam("document"))
 
 
 def add(connection: Connection, document_id: str, values: Mapping[str, Any], tokens: AccessTokens) -> Document | None:
@@ -99,9 +106,8 @@ def change(
     connection: Connection, document: Document, values: Mapping[str, Any], tokens: AccessTokens | None = None
 ) -> Document | None:
     """Compare-and-set on the revision: None when somebody else changed the document since it was read."""
-    mine = (documents.c.id == document.id) & (documents.c.revision == document.revision)
     row = {**_columns(values), "revision": document.revision + 1, "updated_at": utc_now()}
-    stored = connection.execute(update(documents).where(mine).values(row).returning(*documents.c)).first()
+    stored = connection.execute(_CHANGED, {**row, "changed": document.id, "as_read": document.revision}).first()
     if stored is None:
         return None
     if tokens is not None:
@@ -111,7 +117,7 @@ def change(
 
 def load(connection: Connection, document_id: str) -> Document | None:
     """The row as it is now, whoever's it is; for workers."""
-    row = connection.execute(select(documents).where(documents.c.id == document_id)).first()
+    row = connection.execute(_LOADED, {"document": document_id}).first()
     return None if row is None else document_of(row)
 
 
@@ -298,7 +304,7 @@ def tokens(connection: Connection, document: Document) -> AccessTokens:
     """The document's tokens: of its own ACL, or of its source's default; nobody's when there is neither."""
     if document.acl is not None:
         return tokens_of(document.acl)
-    row = connection.execute(select(sources.c.acl).where(sources.c.id == document.source_id)).first()
+    row = connection.execute(_DEFAULT_ACL, {"source": document.source_id}).first()
     return tokens_of(Acl() if row is None else acl_from_json(row.acl))
 
 

@@ -7,7 +7,20 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, insert, null, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from rag_service.db.documents import Document, document_of
 from rag_service.db.tables import chunks, collections, documents, index_versions, indexed_documents
@@ -40,11 +53,16 @@ _LEFT_OUT = DocumentFailure(
 )
 
 
+# Run for every document: made once.
+_ROW = and_(indexed_documents.c.index_version == bindparam("of"), indexed_documents.c.document_id == bindparam("one"))
+_NOTED = update(indexed_documents).where(_ROW)
+_HOLDING = select(index_versions.c.holding_until).where(index_versions.c.id == bindparam("index"))
+
+
 def note(connection: Connection, index: IndexVersion, document_id: str, values: Mapping[str, Any]) -> None:
     """This is what `index` answers with for the document from here on."""
-    mine = _row(index.id, document_id)
     row = {"error": None, **values}
-    if not connection.execute(update(indexed_documents).where(mine).values(row)).rowcount:
+    if not connection.execute(_NOTED, {**row, "of": index.id, "one": document_id}).rowcount:
         keys = {"index_version": index.id, "document_id": document_id}
         connection.execute(insert(indexed_documents), {**keys, **row})
 
@@ -153,8 +171,7 @@ def hold(connection: Connection, index: IndexVersion, until: datetime | None) ->
 
 
 def is_held(connection: Connection, index: IndexVersion) -> bool:
-    until = select(index_versions.c.holding_until).where(index_versions.c.id == index.id)
-    held = connection.execute(until).scalar()
+    held = connection.execute(_HOLDING, {"index": index.id}).scalar()
     return held is not None and held > utc_now()
 
 

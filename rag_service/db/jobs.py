@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, or_, select, update
 
 from rag_service.db.pages import Page, fetch_page
 from rag_service.db.tables import jobs
@@ -19,6 +19,37 @@ _OPEN = (JobState.QUEUED, JobState.RUNNING)
 OPEN_LETTER = "open"
 # Failures that a job remembers one by one; older ones are counted only.
 _REMEMBERED = 20
+
+# Run once or more for every document: made once, for making them anew takes longer than what the database does.
+_EXPIRED = and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < bindparam("now"))
+_DUE = and_(jobs.c.state == JobState.QUEUED, jobs.c.run_after <= bindparam("now"))
+_CLAIMED = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("job"), or_(_DUE, _EXPIRED))
+    .values(
+        state=JobState.RUNNING,
+        fence=jobs.c.fence + 1,
+        worker_deaths=jobs.c.worker_deaths + case((_EXPIRED, 1), else_=0),
+        lease_until=bindparam("until"),
+        former_worker=jobs.c.worker,
+        worker=bindparam("by"),
+        rung_at=func.coalesce(jobs.c.rung_at, bindparam("now")),
+        started_at=func.coalesce(jobs.c.started_at, bindparam("now")),
+    )
+    .returning(*jobs.c)
+)
+_parent = jobs.alias("parent")
+_THROUGH = select(_parent.c.id, _parent.c.parent_id, _parent.c.counters).where(
+    _parent.c.state == JobState.RUNNING,
+    _parent.c.listed.is_(True),
+    ~select(jobs.c.id).where(jobs.c.parent_id == _parent.c.id, jobs.c.state.in_(_OPEN)).exists(),
+)
+_THROUGH_ONE = _THROUGH.where(_parent.c.id == bindparam("of"))
+_OWN = select(jobs).where(jobs.c.id == bindparam("job"), jobs.c.team_id == bindparam("team"))
+_HELD = and_(jobs.c.id == bindparam("held"), jobs.c.fence == bindparam("held_since"), jobs.c.state == JobState.RUNNING)
+_IS_HELD = select(jobs.c.id).where(_HELD)
+_AS_HELD = select(jobs).where(_HELD)
+_SET = update(jobs).where(_HELD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,23 +145,8 @@ def add(
 def claim(connection: Connection, job_id: str, lease_s: float, worker: str = "") -> Job | None:
     """Take a job that is due, or whose holder fell silent. None: somebody has it, or it is done, or not due yet."""
     now = utc_now()
-    expired = and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now)
-    due = and_(jobs.c.state == JobState.QUEUED, jobs.c.run_after <= now)
-    row = connection.execute(
-        update(jobs)
-        .where(jobs.c.id == job_id, or_(due, expired))
-        .values(
-            state=JobState.RUNNING,
-            fence=jobs.c.fence + 1,
-            worker_deaths=jobs.c.worker_deaths + case((expired, 1), else_=0),
-            lease_until=now + timedelta(seconds=lease_s),
-            former_worker=jobs.c.worker,
-            worker=worker,
-            rung_at=func.coalesce(jobs.c.rung_at, now),
-            started_at=func.coalesce(jobs.c.started_at, now),
-        )
-        .returning(*jobs.c)
-    ).first()
+    until = now + timedelta(seconds=lease_s)
+    row = connection.execute(_CLAIMED, {"job": job_id, "now": now, "until": until, "by": worker}).first()
     if row is None:
         return None
     job = job_of(row)
@@ -149,17 +165,17 @@ def renew(connection: Connection, held: Mapping[str, int], lease_s: float) -> No
     """Prolong the leases of jobs held, given as id -> fence."""
     until = utc_now() + timedelta(seconds=lease_s)
     for job_id, fence in held.items():
-        connection.execute(update(jobs).where(_held(job_id, fence)).values(lease_until=until))
+        connection.execute(_SET, {"lease_until": until, **_holder(job_id, fence)})
 
 
 def is_held(connection: Connection, job: Job) -> bool:
     """Whether the job is still this holder's. A holder that lost it must not write any more."""
-    return connection.execute(select(jobs.c.id).where(_held(job.id, job.fence))).first() is not None
+    return connection.execute(_IS_HELD, _holder(job.id, job.fence)).first() is not None
 
 
 def if_held(connection: Connection, job: Job) -> Job | None:
     """The job as it is now, if it is still this holder's."""
-    row = connection.execute(select(jobs).where(_held(job.id, job.fence))).first()
+    row = connection.execute(_AS_HELD, _holder(job.id, job.fence)).first()
     return None if row is None else job_of(row)
 
 
@@ -210,7 +226,7 @@ def hand_back_all(connection: Connection, held: Mapping[str, int]) -> None:
     """Queue jobs again, given as id -> fence, without a word to anybody: their holder is going down."""
     values = {"state": JobState.QUEUED, "run_after": utc_now(), "rung_at": None, **_LET_GO}
     for job_id, fence in held.items():
-        connection.execute(update(jobs).where(_held(job_id, fence)).values(**values))
+        connection.execute(_SET, {**values, **_holder(job_id, fence)})
 
 
 def put_off(connection: Connection, job: Job, after_s: float) -> bool:
@@ -237,15 +253,9 @@ def release_all(connection: Connection) -> None:
 
 def settle_parent(connection: Connection, parent_id: str | None = None) -> list[Job]:
     """End jobs whose listing is done and whose children are all through: one, or all there are. Returns them."""
-    parent = jobs.alias("parent")
-    unfinished = select(jobs.c.id).where(jobs.c.parent_id == parent.c.id, jobs.c.state.in_(_OPEN)).exists()
-    query = select(parent.c.id, parent.c.parent_id, parent.c.counters).where(
-        parent.c.state == JobState.RUNNING, parent.c.listed.is_(True), ~unfinished
-    )
-    if parent_id is not None:
-        query = query.where(parent.c.id == parent_id)
     ended = []
-    for row in connection.execute(query).all():
+    through = connection.execute(_THROUGH) if parent_id is None else connection.execute(_THROUGH_ONE, {"of": parent_id})
+    for row in through.all():
         failed = int(row.counters.get("failed", 0)) + _failures(children(connection, row.id))
         state = JobState.COMPLETED_WITH_ERRORS if failed else JobState.SUCCEEDED
         settled = connection.execute(
@@ -296,7 +306,7 @@ def cancel(connection: Connection, team_id: str, job_id: str) -> Job:
 
 def get(connection: Connection, team_id: str, job_id: str) -> Job:
     """Raises NotFound, also for another team's."""
-    row = connection.execute(select(jobs).where(jobs.c.id == job_id, jobs.c.team_id == team_id)).first()
+    row = connection.execute(_OWN, {"job": job_id, "team": team_id}).first()
     if row is None:
         raise NotFound("There is no such job in this team. `GET /v1/jobs` lists them.")
     return job_of(row)
@@ -350,12 +360,12 @@ def _remembered(job: Job, entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [*job.history, {"at": utc_now().isoformat(), **entry}][-_REMEMBERED:]
 
 
-def _held(job_id: str, fence: int) -> ColumnElement[bool]:
-    return and_(jobs.c.id == job_id, jobs.c.fence == fence, jobs.c.state == JobState.RUNNING)
+def _holder(job_id: str, fence: int) -> dict[str, Any]:
+    return {"held": job_id, "held_since": fence}
 
 
 def _set(connection: Connection, job: Job, values: Mapping[str, Any]) -> bool:
-    return bool(connection.execute(update(jobs).where(_held(job.id, job.fence)).values(**values)).rowcount)
+    return bool(connection.execute(_SET, {**values, **_holder(job.id, job.fence)}).rowcount)
 
 
 def job_of(row: Row[Any]) -> Job:

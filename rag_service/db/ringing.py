@@ -21,11 +21,9 @@ from rag_service.types import JobKind, JobState, Queue, utc_now
 _SLICE = 500
 
 # Asked for every job: made once.
-_OUT = (
-    select(func.count())
-    .select_from(jobs)
-    .where(jobs.c.team_id == bindparam("team"), jobs.c.queue == bindparam("queue"), IS_OUT)
-)
+_MINE = and_(jobs.c.team_id == bindparam("team"), jobs.c.queue == bindparam("queue"))
+_OUT = select(func.count()).select_from(jobs).where(_MINE, IS_OUT)
+_WAITING = select(jobs.c.id).where(_MINE, IS_WAITING).limit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +84,7 @@ def follow(connection: Connection, team_id: str, queue: Queue, limits: Limits) -
 
 
 def is_anything_waiting(connection: Connection, team_id: str, queue: Queue) -> bool:
-    query = select(jobs.c.id).where(jobs.c.team_id == team_id, jobs.c.queue == queue, IS_WAITING)
-    return connection.execute(query.limit(1)).first() is not None
+    return connection.execute(_WAITING, {"team": team_id, "queue": queue}).first() is not None
 
 
 def fill(connection: Connection, limits: Limits) -> list[Bell]:
