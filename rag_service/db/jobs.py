@@ -38,13 +38,13 @@ _CLAIMED = (
     )
     .returning(*jobs.c)
 )
-_parent = jobs.alias("parent")
-_THROUGH = select(_parent.c.id, _parent.c.parent_id, _parent.c.counters).where(
-    _parent.c.state == JobState.RUNNING,
-    _parent.c.listed.is_(True),
-    ~select(jobs.c.id).where(jobs.c.parent_id == _parent.c.id, jobs.c.state.in_(_OPEN)).exists(),
+_PARENT = jobs.alias("parent")
+_THROUGH = select(_PARENT.c.id, _PARENT.c.parent_id, _PARENT.c.counters).where(
+    _PARENT.c.state == JobState.RUNNING,
+    _PARENT.c.listed.is_(True),
+    ~select(jobs.c.id).where(jobs.c.parent_id == _PARENT.c.id, jobs.c.state.in_(_OPEN)).exists(),
 )
-_THROUGH_ONE = _THROUGH.where(_parent.c.id == bindparam("of"))
+_THROUGH_ONE = _THROUGH.where(_PARENT.c.id == bindparam("of"))
 _OWN = select(jobs).where(jobs.c.id == bindparam("job"), jobs.c.team_id == bindparam("team"))
 _HELD = and_(jobs.c.id == bindparam("held"), jobs.c.fence == bindparam("held_since"), jobs.c.state == JobState.RUNNING)
 _IS_HELD = select(jobs.c.id).where(_HELD)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from sqlalchemy import true
+from sqlalchemy import and_, bindparam, select, true, update
 
 from rag_service.db import Database, Transaction, chunks, documents, engine, jobs, outbox
 from rag_service.db.documents import Document
@@ -50,7 +50,10 @@ def blind_removal(patch: pytest.MonkeyPatch) -> None:
 
 def no_fence(patch: pytest.MonkeyPatch) -> None:
     """Whoever once held a job may still say how it ended."""
-    patch.setattr(jobs, "_held", lambda job_id, _fence: job_table.c.id == job_id)
+    late = and_(job_table.c.id == bindparam("held"), job_table.c.fence >= bindparam("held_since"))
+    patch.setattr(jobs, "_IS_HELD", select(job_table.c.id).where(late))
+    patch.setattr(jobs, "_AS_HELD", select(job_table).where(late))
+    patch.setattr(jobs, "_SET", update(job_table).where(late))
 
 
 def no_second_look(patch: pytest.MonkeyPatch) -> None:
