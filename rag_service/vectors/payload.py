@@ -16,7 +16,7 @@ import math
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -36,15 +36,25 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def payload_of(point: VectorPoint) -> dict[str, Any]:
-    """Everything a store keeps of a point beside its vectors."""
-    return {
-        "team": point.team,
-        "document_id": point.document_id,
-        "version": point.version,
-        "text_hash": point.text_hash,
-        **changes(point.access, point.fields, point.revision),
-    }
+def payloads_of(points: Iterable[VectorPoint]) -> Iterator[dict[str, Any]]:
+    """Everything a store keeps of each point beside its vectors; what points of one document share is made once."""
+    former: VectorPoint | None = None
+    shared: dict[str, Any] = {}
+    for point in points:
+        if former is None or not _share(former, point):
+            shared = changes(point.access, point.fields, point.revision)
+        former = point
+        yield {
+            "team": point.team,
+            "document_id": point.document_id,
+            "version": point.version,
+            "text_hash": point.text_hash,
+            **shared,
+        }
+
+
+def _share(one: VectorPoint, other: VectorPoint) -> bool:
+    return one.access is other.access and one.fields is other.fields and one.revision == other.revision
 
 
 def check_vector(point: VectorPoint, dimensions: int) -> None:

@@ -38,7 +38,7 @@ from rag_service.vectors.payload import (
     STORED_KEYS,
     changes,
     check_vector,
-    payload_of,
+    payloads_of,
     range_keys,
     stored_point,
 )
@@ -102,7 +102,8 @@ class ServerVectorStore:
     def upsert(self, index: str, points: Sequence[VectorPoint]) -> None:
         with self._reported(index) as name:
             for revision, group in groupby(points, key=lambda point: point.revision):
-                while made := [self._point(name, point) for point in islice(group, SLICE)]:
+                while part := list(islice(group, SLICE)):
+                    made = [self._point(name, *each) for each in zip(part, payloads_of(part), strict=True)]
                     self._index_ranges(name, set().union(*(range_keys(point.payload or {}) for point in made)))
                     self._client.upsert(name, made, wait=True, ordering=_ORDERING, update_filter=_guard(revision))
 
@@ -219,10 +220,10 @@ class ServerVectorStore:
             self._client.create_payload_index(name, key, models.PayloadSchemaType.FLOAT, wait=True, ordering=_ORDERING)
             ranged.add(key)
 
-    def _point(self, name: str, point: VectorPoint) -> models.PointStruct:
+    def _point(self, name: str, point: VectorPoint, payload: dict[str, Any]) -> models.PointStruct:
         check_vector(point, self._collection(name).dimensions)
         vectors = {"dense": point.dense.tolist(), "lexical": _sparse(point.lexical)}
-        return models.PointStruct(id=point.chunk_id, vector=vectors, payload=payload_of(point))
+        return models.PointStruct(id=point.chunk_id, vector=vectors, payload=payload)
 
     @contextmanager
     def _reported(self, index: str) -> Iterator[str]:

@@ -35,7 +35,7 @@ from rag_service.vectors.payload import (
     KEYWORD_KEYS,
     STORED_KEYS,
     check_vector,
-    payload_of,
+    payloads_of,
     range_keys,
     stored_point,
 )
@@ -103,7 +103,7 @@ class Shard:
     def _upsert(self, points: Sequence[VectorPoint], replaceable: qdrant.Filter) -> None:
         with self._reported():
             with self._writing:
-                made = [self._point(point) for point in points]
+                made = list(map(self._point, points, payloads_of(points)))
                 self._index_ranges(set().union(*(range_keys(point.payload or {}) for point in made)))
                 self._learn({point.team for point in points}, {each for point in points for each in point.access.deny})
                 for start in range(0, len(made), SLICE):
@@ -254,9 +254,9 @@ class Shard:
             self._edge.update(qdrant.UpdateOperation.create_field_index(key, qdrant.PayloadSchemaType.Float))
             self._ranged.add(key)
 
-    def _point(self, point: VectorPoint) -> qdrant.Point:
+    def _point(self, point: VectorPoint, payload: Mapping[str, Any]) -> qdrant.Point:
         vectors = {"dense": point.dense.tolist(), "lexical": _sparse(point.lexical)}
-        return qdrant.Point(point.chunk_id, vectors, {**payload_of(point), EPOCH: float(self._epoch)})
+        return qdrant.Point(point.chunk_id, vectors, {**payload, EPOCH: float(self._epoch)})
 
     @contextmanager
     def _reported(self) -> Iterator[None]:

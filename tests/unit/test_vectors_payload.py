@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_service.access import AccessTokens
 from rag_service.errors import InvalidRequest
-from rag_service.types import Scalar
-from rag_service.vectors.payload import changes, moment, number, presence, range_keys, term
+from rag_service.types import Scalar, SparseVector
+from rag_service.vectors.base import VectorPoint
+from rag_service.vectors.payload import changes, moment, number, payloads_of, presence, range_keys, term
 
 MICROSECONDS_A_DAY = 86_400_000_000
 
@@ -36,6 +41,38 @@ def test_a_change_of_access_leaves_the_fields_alone_and_the_other_way_round() ->
     assert changes(AccessTokens(("a",), ("b",)), None) == {"allow": ["a"], "deny": ["b"]}
     assert changes(None, {}).keys() == {"terms", "numbers", "dates"}
     assert changes(None, None) == {}
+
+
+ACCESS, FIELDS = AccessTokens(("a",), ()), {"year": 1999}
+POINT = VectorPoint(
+    chunk_id="c",
+    team="t",
+    document_id="d",
+    version=1,
+    text_hash="h",
+    dense=np.ones(2, dtype=np.float32),
+    lexical=SparseVector((), ()),
+    access=ACCESS,
+    fields=FIELDS,
+    revision=1,
+)
+OTHERS: dict[str, Any] = {
+    "access": AccessTokens(("b",), ("a",)),
+    "fields": {"year": 2000},
+    "revision": 2,
+    "document_id": "e",
+    "version": 2,
+    "text_hash": "i",
+    "team": "u",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_point_is_kept_with_what_is_its_own_whatever_it_shares_with_its_neighbours(name: str) -> None:
+    other = replace(POINT, **{name: OTHERS[name]})
+    (alone,), (of_other,) = payloads_of([POINT]), payloads_of([other])
+    assert of_other != alone
+    assert list(payloads_of([POINT, other, other, POINT])) == [alone, of_other, of_other, alone]
 
 
 def test_a_list_of_objects_is_the_values_of_each() -> None:
