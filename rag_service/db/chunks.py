@@ -60,7 +60,9 @@ CONFIRMED = confirming(readable_few())
 _OF = and_(chunks.c.document_id == bindparam("document"), chunks.c.index_version == bindparam("index"))
 _FORGOTTEN = delete(chunks).where(_OF)
 _IDS = select(chunks.c.id).where(_OF)
-_IDS_OF_VERSION = _IDS.where(chunks.c.version == bindparam("version"))
+_OF_VERSION = chunks.c.version == bindparam("version")
+_IDS_OF_VERSION = _IDS.where(_OF_VERSION)
+_ALL_OF_VERSION = select(chunks).where(_OF, _OF_VERSION).order_by(chunks.c.ordinal)
 _HOLDING = select(chunks.c.text_hash, chunks.c.index_version, chunks.c.id).where(
     chunks.c.index_version.in_(bindparam("indexes", expanding=True)),
     chunks.c.text_hash.in_(bindparam("hashes", expanding=True)),
@@ -82,10 +84,8 @@ def forget(connection: Connection, document_id: str, *, up_to: int | None = None
 
 def of_document(connection: Connection, index: str, document_id: str, version: int) -> list[Chunk]:
     """All chunks of one version in one index version, in reading order; none when another version answers."""
-    query = select(chunks).where(
-        chunks.c.document_id == document_id, chunks.c.index_version == index, chunks.c.version == version
-    )
-    return [_chunk(row) for row in connection.execute(query.order_by(chunks.c.ordinal))]
+    given = {"document": document_id, "index": index, "version": version}
+    return [_chunk(row) for row in connection.execute(_ALL_OF_VERSION, given)]
 
 
 def page(connection: Connection, document_id: str, *, limit: int, after: str | None) -> Page[Chunk]:

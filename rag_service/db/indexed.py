@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Connection,
     Select,
@@ -53,9 +54,12 @@ _LEFT_OUT = DocumentFailure(
 )
 
 
+def _row(index: str | BindParameter[str], document_id: str | BindParameter[str]) -> ColumnElement[bool]:
+    return and_(indexed_documents.c.index_version == index, indexed_documents.c.document_id == document_id)
+
+
 # Run for every document: made once.
-_ROW = and_(indexed_documents.c.index_version == bindparam("of"), indexed_documents.c.document_id == bindparam("one"))
-_NOTED = update(indexed_documents).where(_ROW)
+_NOTED = update(indexed_documents).where(_row(bindparam("of"), bindparam("one")))
 _HOLDING = select(index_versions.c.holding_until).where(index_versions.c.id == bindparam("index"))
 
 
@@ -214,10 +218,6 @@ def forget_others(connection: Connection) -> None:
 def forget_document(connection: Connection, index: IndexVersion, document_id: str) -> None:
     """The index version answers with nothing of it, until it is built again."""
     connection.execute(delete(indexed_documents).where(_row(index.id, document_id)))
-
-
-def _row(index: str, document_id: str) -> ColumnElement[bool]:
-    return and_(indexed_documents.c.index_version == index, indexed_documents.c.document_id == document_id)
 
 
 def _of(index: IndexVersion, *columns: Any) -> Select[Any]:
