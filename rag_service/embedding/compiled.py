@@ -65,7 +65,7 @@ class CompiledNetwork:
     ) -> None:
         import openvino  # loads native libraries, and cutting texts needs none of them
 
-        options = computing_options(dtype) | _ON_ANY_CORE
+        options = computing_options(dtype)
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = str(threads)
         options |= {"NUM_STREAMS": str(slices)} if slices > 1 else {"PERFORMANCE_HINT": "LATENCY"}
@@ -107,10 +107,12 @@ class CompiledNetwork:
 
 
 def computing_options(number_format: NumberFormat) -> dict[str, str]:
-    """What tells the library to compute in `number_format`; in int8, all but products in the format next to it."""
+    """What tells the library to compute in `number_format`, in int8 all but products in the format next to it, and on
+    any core.
+    """
     if number_format == "int8":
         return computing_options(usual_formats()[-1]) | {"DYNAMIC_QUANTIZATION_GROUP_SIZE": str(GROUP)}
-    return {"INFERENCE_PRECISION_HINT": "bf16" if number_format == "bfloat16" else "f32"}
+    return {"INFERENCE_PRECISION_HINT": "bf16" if number_format == "bfloat16" else "f32"} | _ON_ANY_CORE
 
 
 def compiled_folder(model: Path, digest: str, dtype: NumberFormat, cache: Path) -> Path | None:
