@@ -8,6 +8,8 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from rag_service.embedding.processors import NumberFormat
+
 
 class Settings(BaseSettings):
     """Built once at the top and passed down as plain values; never imported as a global."""
@@ -103,7 +105,7 @@ class Settings(BaseSettings):
     embedding_window: int = Field(
         512, ge=16, le=131072, description="Tokens of one text that the `http` embedder's model reads."
     )
-    embedding_dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+    embedding_dtype: Literal["auto", NumberFormat] = Field(
         "auto",
         description="Number format of the local model; auto takes the fastest of the CPU's that keeps its vectors.",
     )

@@ -61,7 +61,7 @@ class LocalEmbedder:
     def __init__(
         self,
         model: str,
-        dtype: Literal["auto"] | NumberFormat = "auto",
+        dtype: Literal["auto", NumberFormat] = "auto",
         runtime: Literal["auto", "openvino", "torch"] = "auto",
         *,
         cache: Path | None = None,
