@@ -56,6 +56,10 @@ def main() -> None:
     add_json_option(arguments)
     arguments.add_argument("--plot", type=Path, help="draw what --engine measures to this PNG; needs the extra `bench`")
     given = arguments.parse_args()
+    if not given.engine and not given.service:
+        arguments.error("Say what to measure: --engine, --service or both.")
+    if given.service and (given.data is None or not (given.data / SOURCES[0]).is_dir()):
+        arguments.error(f"--service needs --data FOLDER, one that holds {SOURCES[0]}.")
     if given.engine:
         rows = _engine(sorted(given.sizes))
         write(given.json, rows)
