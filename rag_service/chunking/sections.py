@@ -68,6 +68,29 @@ def sections_of(outline: Outline, pages: Sequence[PageStart], length: int) -> li
     return sections
 
 
+def section_at(text: str, outline: Outline, place: int) -> tuple[int, int]:
+    """Characters of the section that `place` is in, subsections included; before the first heading, all up to there.
+
+    Where headings follow one another without a text of their own, the section is the one of the last of them.
+    """
+    headings = outline.headings
+    at = bisect_right(headings, place, key=lambda heading: heading.start) - 1
+    if at < 0:
+        return 0, headings[0].start if headings else len(text)
+    while at + 1 < len(headings) and headings[at + 1].level > headings[at].level:
+        if not _stands_alone(text[headings[at].start : headings[at + 1].start]):
+            break
+        at += 1
+    own = headings[at]
+    return own.start, next((one.start for one in headings[at + 1 :] if one.level <= own.level), len(text))
+
+
+def _stands_alone(text: str) -> bool:
+    """Whether a heading and its underline are all there is."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return len(lines) == 1 or (len(lines) == 2 and not lines[1].strip("=-"))
+
+
 class Grouping:
     """Joins small sections to the ones that follow them, up to about half a chunk.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, insert, or_, select
 
@@ -52,6 +53,15 @@ def confirming(allowed: ColumnElement[bool]) -> Gathered:
             allowed,
         )
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Chunks of one version of a document, with the key of its text and how that is laid out."""
+
+    text_key: str
+    layout: Literal["markdown", "plain", "code"]
+    chunks: list[Chunk] = field(default_factory=list)
 
 
 # Made once: building it anew took a fifth of a query's time.
@@ -128,8 +138,8 @@ def confirm(connection: Connection, chunk_ids: Sequence[str], scope: AccessScope
 
 def around(
     connection: Connection, hits: Sequence[tuple[str, Chunk]], before: int, after: int, scope: AccessScope
-) -> dict[str, list[tuple[Chunk, str]]]:
-    """By document: its chunks near `hits`, which come with their index version, each with the key of its text.
+) -> dict[str, Surroundings]:
+    """By document: its chunks near `hits`, which come with their index version, and where its text is.
 
     As `confirm`: of documents that `scope` may read now, and of the hit's version while that is the one that answers.
     """
@@ -141,14 +151,15 @@ def around(
         for index, hit in hits
     ]
     query = (
-        select(chunks, indexed_documents.c.text_key)
+        select(chunks, indexed_documents.c.text_key, indexed_documents.c.outline)
         .join(documents, documents.c.id == chunks.c.document_id)
         .join(indexed_documents, _ANSWERS)
         .where(or_(*near), readable_few())
     )
-    found: dict[str, list[tuple[Chunk, str]]] = {}
+    found: dict[str, Surroundings] = {}
     for row in connection.execute(query, scope_parameters(scope)):
-        found.setdefault(row.document_id, []).append((_chunk(row), row.text_key or ""))
+        layout = (row.outline or {}).get("layout", "markdown")  # a former version noted none
+        found.setdefault(row.document_id, Surroundings(row.text_key or "", layout)).chunks.append(_chunk(row))
     return found
 
 

@@ -140,15 +140,36 @@ def test_the_context_is_exactly_that_part_of_the_document(library: Team) -> None
         assert len(context["text"]) > len(hit["text"])
 
 
-def test_a_section_is_the_passages_that_begin_under_its_heading(library: Team) -> None:
-    hits = library.retrieve("handbook", expand={"section": True}, filter={"title": "Handbook"}, top_k=100)
-    assert len({tuple(hit["heading_path"]) for hit in hits}) > 2
+SECTIONS_OF_MANY = "# Handbook\n\n" + "\n\n".join(
+    f"## {name}\n\n" + " ".join(f"{name} sentence number {n} says something." for n in range(120))
+    for name in ("Leave", "Lunch", "Parking")
+)
+
+
+def test_every_passage_of_a_section_has_the_whole_section_as_its_context(team: Team) -> None:
+    team.put(SECTIONS_OF_MANY, external_id="book", media_type="text/markdown")
+    team.drain()
+    hits = team.retrieve("sentence says something", expand={"section": True}, top_k=100)
+    assert len(hits) > 6
     for hit in hits:
-        path = hit["heading_path"]
-        section = [one["position"] for one in hits if one["heading_path"][: len(path)] == path]
-        expected = (min(one["start"] for one in section), max(one["end"] for one in section))
-        assert (hit["context"]["start"], hit["context"]["end"]) == expected
-    assert "context" not in library.retrieve("Sick leave")[0]
+        name = hit["text"].split("sentence")[0].split()[-1]
+        start = SECTIONS_OF_MANY.index(f"## {name}")
+        end = start + SECTIONS_OF_MANY[start:].find("\n\n## ") if name != "Parking" else len(SECTIONS_OF_MANY)
+        # The first passage opens with the title, and its context holds it.
+        assert (hit["context"]["start"], hit["context"]["end"]) == (min(start, hit["position"]["start"]), end)
+    assert "context" not in team.retrieve("sentence")[0]
+
+
+def test_a_long_section_is_shown_twenty_passages_to_either_side(team: Team) -> None:
+    long = " ".join(f"Sentence number {n} says something." for n in range(2_000))
+    team.put(f"# One\n\n{long}\n\n# Two\n\nEnd.", external_id="long", media_type="text/markdown")
+    team.drain()
+    hits = team.retrieve("sentence says something", expand={"section": True}, top_k=100)
+    starts = sorted(hit["position"]["start"] for hit in hits)
+    assert len(starts) > 45
+    middle = next(hit for hit in hits if hit["position"]["start"] == starts[22])
+    assert middle["context"]["start"] == starts[2]
+    assert len(middle["context"]["text"]) < len(long)
 
 
 def test_near_duplicates_are_left_out_on_request(library: Team) -> None:

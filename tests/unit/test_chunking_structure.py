@@ -7,6 +7,8 @@ import time
 import pytest
 
 from rag_service.chunking.base import clipped, embedded_text, fitting_title
+from rag_service.chunking.outline import outline_of
+from rag_service.chunking.sections import section_at
 from rag_service.chunking.structure import StructureChunker
 from rag_service.embedding.hashing import HashingEmbedder
 from rag_service.types import ChunkText, PageStart, ParsedDocument
@@ -130,6 +132,30 @@ def test_headings_are_shown_as_words(line: str, title: str) -> None:
 @pytest.mark.parametrize("line", ["#NoBlank", "####### Seven", "    # Indented code", "\\# Escaped"])
 def test_what_only_looks_like_a_heading_is_none(line: str) -> None:
     assert chunks(f"{line}\n\n{prose(120)}")[-1].heading_path == ()
+
+
+def section(text: str, at: str) -> str:
+    start, end = section_at(text, outline_of(text, "markdown"), text.index(at))
+    return text[start:end]
+
+
+def test_the_section_of_a_place_goes_from_its_heading_to_the_next_one_that_is_not_deeper() -> None:
+    leave, sick, lunch = "## Leave\n\nThirty days.\n\n", "### Sick leave\n\nSix weeks.\n\n", "## Lunch\n\nAt noon.\n"
+    text = f"Before.\n\n# Guide\n\nAbout.\n\n{leave}{sick}{lunch}"
+    assert section(text, "Before") == "Before.\n\n"
+    assert section(text, "About") == text.removeprefix("Before.\n\n")
+    assert section(text, "Thirty") == section(text, "## Leave") == leave + sick
+    assert section(text, "Six") == sick
+    assert section(text, "noon") == lunch
+    assert section("No heading.\n\nAt all.", "At") == "No heading.\n\nAt all."
+
+
+def test_headings_without_a_text_of_their_own_lead_to_the_section_of_the_last() -> None:
+    first, second = "## One\n\nText.\n\n", "## Two\n\nMore.\n"
+    assert section(f"# Guide\n\n{first}{second}", "# Guide") == first
+    assert section(f"Guide\n=====\n\n{first}{second}", "Guide") == first
+    whole = f"# Guide\n\nAbout.\n\n{first}{second}"
+    assert section(whole, "# Guide") == whole
 
 
 # --- inside a section ---------------------------------------------------------------------

@@ -178,15 +178,9 @@ def chunks(*paths: tuple[str, ...]) -> list[Chunk]:
 
 def test_neighbours_are_taken_as_far_as_asked_and_as_there_are() -> None:
     book = chunks(*[("A",)] * 6)
-    assert span(book[2], book, Expansion(before=1, after=2)) == (10, 50)
-    assert span(book[0], book, Expansion(before=3, after=1)) == (0, 20)
-    assert span(book[2], [book[2], book[4]], Expansion(after=2)) == (20, 30)
-
-
-def test_a_section_holds_its_subsections_and_ends_at_the_next_heading() -> None:
-    book = chunks(("A",), ("B",), ("B", "B1"), ("B", "B2"), ("C",))
-    assert span(book[1], book, Expansion(section=True)) == (10, 40)
-    assert span(book[2], book, Expansion(section=True)) == (20, 30)
+    assert span(book[2], book, 1, 2) == (10, 50)
+    assert span(book[0], book, 3, 1) == (0, 20)
+    assert span(book[2], [book[2], book[4]], 0, 2) == (20, 30)
 
 
 def test_chunks_of_another_document_or_version_are_no_neighbours() -> None:
@@ -195,7 +189,7 @@ def test_chunks_of_another_document_or_version_are_no_neighbours() -> None:
         Chunk("b", "doc", 1, 1, ChunkText("x", 1, 2), "h"),
     )
     foreign = Chunk("c", "other", 2, 1, ChunkText("x", 1, 2), "h")
-    assert span(hit, [hit, stranger, foreign], Expansion(after=1)) == (0, 1)
+    assert span(hit, [hit, stranger, foreign], 0, 1) == (0, 1)
 
 
 # --- what is refused ----------------------------------------------------------------------
