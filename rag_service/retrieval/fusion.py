@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from math import inf
 
 from rag_service.retrieval.plan import FusionSpec
 from rag_service.vectors.base import Candidate
@@ -50,6 +51,51 @@ def fuse(candidates: Sequence[Candidate], spec: FusionSpec | None) -> list[Fused
     else:
         fused = _weighted(candidates, spec)
     return sorted(fused, key=lambda one: (-one.score, one.candidate.chunk_id))
+
+
+def is_all(drawn: Sequence[Candidate], limit: int) -> bool:
+    """Whether the legs of an index gave all that they have: each fewer than the `limit` they were asked for."""
+    return max(len(_drawn_by_meaning(drawn)), len(_drawn_by_words(drawn))) < limit
+
+
+def may_reach(score: float, drawn: Sequence[Sequence[Candidate]], spec: FusionSpec | None, limit: int) -> bool:
+    """Whether a deeper draw could give `score` to a passage that has less now, or that no leg has drawn.
+
+    One that no leg drew scores in each at most what the last one there does; by rank, it and one that only the other
+    leg drew come next at best.
+    """
+    candidates = merge(drawn)
+    now = {one.candidate.chunk_id: one.score for one in fuse(candidates, spec)}
+    further = limit + 1
+    by_meaning = any(len(_drawn_by_meaning(each)) >= limit for each in drawn)
+    by_words = any(len(_drawn_by_words(each)) >= limit for each in drawn)
+    risen = [
+        _placed(c, c.dense_rank or (further if by_meaning else None), c.lexical_rank or (further if by_words else None))
+        for c in candidates
+    ]
+    unseen = [_next(each, limit) for each in drawn if not is_all(each, limit)]
+    return any(one.score >= score > now.get(one.candidate.chunk_id, -inf) for one in fuse([*risen, *unseen], spec))
+
+
+def _next(drawn: Sequence[Candidate], limit: int) -> Candidate:
+    """The best that a passage which no leg of an index drew can be. Without any of the words it has no lexical rank."""
+    dense, lexical = _drawn_by_meaning(drawn), _drawn_by_words(drawn)
+    worded = len(lexical) >= limit
+    return Candidate(
+        chunk_id="",
+        dense=min(dense, default=None),
+        dense_rank=limit + 1 if dense else None,
+        lexical=min(lexical) if worded else 0.0,
+        lexical_rank=limit + 1 if worded else None,
+    )
+
+
+def _drawn_by_meaning(drawn: Sequence[Candidate]) -> list[float]:
+    return [c.dense or 0.0 for c in drawn if c.dense_rank is not None]
+
+
+def _drawn_by_words(drawn: Sequence[Candidate]) -> list[float]:
+    return [c.lexical or 0.0 for c in drawn if c.lexical_rank is not None]
 
 
 def _places(scores: list[tuple[float, str]]) -> dict[str, int]:

@@ -20,7 +20,7 @@ from rag_service.retrieval.course import Course, Encoded, milliseconds_since
 from rag_service.retrieval.expansion import Context, Expander
 from rag_service.retrieval.explain import Explainer
 from rag_service.retrieval.feedback import fed_back
-from rag_service.retrieval.fusion import Fused, fuse, merge
+from rag_service.retrieval.fusion import Fused, fuse, is_all, may_reach, merge
 from rag_service.retrieval.highlight import Span, highlights
 from rag_service.retrieval.options import Feedback
 from rag_service.retrieval.plan import FusionSpec, Plan, RetrievalRequest, plan
@@ -268,9 +268,9 @@ class Retriever:
                 looks -= 1
                 continue
             deeper = drawn_with.deeper()
-            # Where the ranking has come down to min_score, what lies deeper is below it too.
-            at_the_bottom = len(passing) < len(fused) or not any(_is_full(each, drawn_with.limit) for each in drawn)
-            if len(found) >= request.top_k or at_the_bottom or deeper is None:
+            if len(found) >= request.top_k or deeper is None or all(is_all(each, drawn_with.limit) for each in drawn):
+                return found
+            if request.min_score is not None and not may_reach(request.min_score, drawn, spec, drawn_with.limit):
                 return found
             course.plan = deeper
 
@@ -361,13 +361,6 @@ def _fusion_of(asked: Sequence[Collection]) -> FusionSpec:
     settings = [collection.retrieval.get("fusion") for collection in asked]
     first: dict[str, Any] | None = settings[0] if settings else None
     return FusionSpec(**first) if first and all(one == first for one in settings) else FusionSpec()
-
-
-def _is_full(drawn: Sequence[Candidate], limit: int) -> bool:
-    """Whether a leg gave as many as it was asked for, and may have more."""
-    dense = sum(candidate.dense_rank is not None for candidate in drawn)
-    lexical = sum(candidate.lexical_rank is not None for candidate in drawn)
-    return max(dense, lexical) >= limit
 
 
 def _hit(

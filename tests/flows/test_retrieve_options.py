@@ -125,6 +125,26 @@ def test_a_collections_fusion_is_changed_and_taken_back(team: Team) -> None:
     assert team.manager.patch(address, json={"retrieval": zero}).status_code == 422
 
 
+def test_what_scores_more_than_min_score_is_found_beneath_passages_that_one_leg_alone_puts_first(team: Team) -> None:
+    def about(subject: str, place: int, share: int) -> str:
+        return " ".join([f"{subject} {' '.join(f'word{(7 * place + 11 * n) % 300}' for n in range(3))}"] * share)
+
+    manual = "\n\n".join(f"# Part {n}\n\n{about('pump maintenance interval', n, 30)}" for n in range(70))
+    team.put(manual, external_id="manual", media_type="text/markdown")
+    for n in range(8):
+        team.put(about("pump maintenance interval", 100 + n, 8) + " other words" * 20, external_id=f"note{n}")
+    for n in range(3):  # these have one word of the question, and only the lexical leg draws them
+        team.put("yearly " + " ".join(f"thing{n} item{m}" for m in range(60)), external_id=f"rare{n}")
+    team.drain()
+    weights = {"method": "weighted", "weights": {"dense": 0.8, "lexical": 0.2}}
+    asked = {"max_chunks_per_document": 1, "top_k": 12, "fusion": weights}
+    scores = {hit["external_id"]: hit["score"] for hit in team.retrieve("yearly pump maintenance interval", **asked)}
+    least = min(score for name, score in scores.items() if name.startswith("note"))
+    assert min(scores.values()) < least
+    passing = [name for name, score in scores.items() if score >= least]
+    assert names(team.retrieve("yearly pump maintenance interval", **asked, min_score=least)) == passing
+
+
 # --- what is around and what repeats ------------------------------------------------------
 
 

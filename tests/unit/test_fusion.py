@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_service.retrieval.fusion import Fused, fuse, merge
+from rag_service.retrieval.fusion import Fused, fuse, is_all, may_reach, merge
 from rag_service.retrieval.plan import FusionSpec
 from rag_service.vectors.base import Candidate
 
@@ -185,3 +185,54 @@ def test_several_indexes_share_one_bm25_scale() -> None:
     ranking = fuse(merge([[candidate("a", 0.0, 10.0)], [candidate("b", 0.0, 5.0)]]), WEIGHTED)
     assert names(ranking) == ["a", "b"]
     assert [one.lexical for one in ranking] == pytest.approx([0.3, 0.15])
+
+
+# --- drawing deeper -----------------------------------------------------------------------
+
+
+@st.composite
+def drawn_in_part(draw: st.DrawFn) -> tuple[list[Candidate], list[Candidate], int]:
+    """What one index gives when asked for a few of each leg and when asked for all, and how few."""
+    coarse = st.integers(-4, 4).map(lambda n: n / 4)
+    scores = draw(st.lists(st.tuples(coarse, st.integers(0, 5).map(float)), min_size=1, max_size=12))
+    chunks = [candidate(f"c{place:02}", dense, lexical) for place, (dense, lexical) in enumerate(scores)]
+    limit = draw(st.integers(1, len(chunks)))
+    return ranked(chunks, limit), ranked(chunks, len(chunks)), limit
+
+
+def ranked(chunks: list[Candidate], limit: int) -> list[Candidate]:
+    by_dense = sorted(chunks, key=lambda c: (-(c.dense or 0), c.chunk_id))[:limit]
+    by_lexical = [c for c in sorted(chunks, key=lambda c: (-(c.lexical or 0), c.chunk_id)) if c.lexical][:limit]
+    dense = {c.chunk_id: rank for rank, c in enumerate(by_dense, 1)}
+    lexical = {c.chunk_id: rank for rank, c in enumerate(by_lexical, 1)}
+    both = [replace(c, dense_rank=dense.get(c.chunk_id), lexical_rank=lexical.get(c.chunk_id)) for c in chunks]
+    return [c for c in both if c.dense_rank or c.lexical_rank]
+
+
+@given(drawn_in_part(), SPECS, st.floats(-2, 4))
+def test_whatever_would_pass_after_a_deeper_draw_is_known_to_be_in_reach(
+    drawn: tuple[list[Candidate], list[Candidate], int], spec: FusionSpec, least: float
+) -> None:
+    some, everything, limit = drawn
+    before = {one.candidate.chunk_id for one in fuse(some, spec) if one.score >= least}
+    after = {one.candidate.chunk_id for one in fuse(everything, spec) if one.score >= least}
+    assert after <= before or may_reach(least, [some], spec, limit)
+    assert after <= before or not is_all(some, limit)
+
+
+def test_one_leg_alone_has_nothing_below_its_last_score() -> None:
+    some = [candidate("a", 0.9, dense_rank=1), candidate("b", 0.5, dense_rank=2)]
+    assert may_reach(0.5, [some], None, 2)
+    assert not may_reach(0.51, [some], None, 2)
+
+
+def test_a_passage_that_is_good_in_both_legs_is_in_reach_though_one_of_a_single_leg_is_not() -> None:
+    some = [
+        candidate("meaning", 0.9, 0.0, dense_rank=1),
+        candidate("words", 0.1, 9.0, lexical_rank=1),
+        candidate("both", 0.8, 8.0, dense_rank=2, lexical_rank=2),
+    ]
+    even = FusionSpec("weighted", 0.5, 0.5)
+    assert fuse(some, even)[-1].score < 0.6
+    assert may_reach(0.6, [some], even, 2)
+    assert not may_reach(0.9, [some], even, 2)
