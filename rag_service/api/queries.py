@@ -20,12 +20,13 @@ from rag_service.api.retrieve import RetrieveIn, UsageRecord
 from rag_service.api.schemas import Id, Model, Service
 from rag_service.api.strict import StrictRoute
 from rag_service.api.tracing import hit_of, remember
-from rag_service.db import acls
+from rag_service.db import acls, collections
 from rag_service.db.queries import Trace
 from rag_service.errors import Conflict, InvalidRequest
 from rag_service.retrieval.difference import Difference, Moved, Place, best_of_documents, difference
 from rag_service.retrieval.plan import MAX_QUERY
 from rag_service.runtime import Runtime
+from rag_service.types import IndexState
 
 router = APIRouter(prefix="/v1/queries", tags=["retrieval"], route_class=StrictRoute)
 
@@ -108,6 +109,7 @@ class Changes(BaseModel):
 class Replay(BaseModel):
     """`replay_id` is the query that was run now. A new version of a document has new chunks: see `documents` too.
 
+    `hidden` counts hits of then that the caller may not read now; they stand nowhere else, and `same` is false then.
     `same_identity` false: it was first asked with other rights, so that differences may come from these.
     """
 
@@ -119,6 +121,7 @@ class Replay(BaseModel):
     index_versions: list[str]
     chunks: Changes
     documents: Changes
+    hidden: int
     hits: list[TracedHit]
     usage: UsageRecord
     degraded: list[str]
@@ -156,20 +159,22 @@ def replay_query(service: Service, caller: Asker, query_id: Id, wanted: ReplayIn
     trace = _trace(service, caller, query_id)
     question = _question(trace, wanted.query)
     as_user = caller.asking_again(trace.as_user)
+    _check_built(service, caller, wanted.index_version)
     request = replace(question.request(), index_version=wanted.index_version)
     answer = service.retriever.retrieve(request, caller.principal(as_user))
     remember(service, caller, question, query=question.query, as_user=as_user, answer=answer)
     before, after = _visible(service, caller, trace), [hit_of(hit) for hit in answer.hits]
-    chunks = difference(_places(before), _places(after))
+    chunks, hidden = difference(_places(before), _places(after)), len(trace.hits) - len(before)
     return Replay(
         query_id=trace.id,
         replay_id=answer.query_id,
-        same=not (chunks.appeared or chunks.vanished or chunks.moved),
+        same=not (chunks.appeared or chunks.vanished or chunks.moved or hidden),
         same_identity=_same_identity(caller, trace),
         index_versions_before=_indexes(trace.plan),
         index_versions=_indexes(answer.plan),
         chunks=Changes.of(chunks),
         documents=Changes.of(difference(_best(before), _best(after))),
+        hidden=hidden,
         hits=[TracedHit.model_validate(hit) for hit in after],
         usage=UsageRecord(**asdict(answer.usage)),
         degraded=list(answer.degraded),
@@ -212,6 +217,18 @@ def _question(trace: Trace, query: str | None) -> RetrieveIn:
             "It was asked of another version of the service, in words that this one does not know.",
             code="not_replayable",
         ) from None
+
+
+def _check_built(service: Runtime, caller: Caller, index: str | None) -> None:
+    """An index version that lacks documents would answer as if they had vanished."""
+    if index is not None:
+        with service.database.read() as connection:
+            asked = collections.live_index(connection, caller.team, index)
+        if asked is not None and asked.state == IndexState.BUILDING:
+            raise Conflict(
+                "This index version is still being built. Ask it when it has every document.",
+                code="index_version_unavailable",
+            )
 
 
 def _indexes(plan: Mapping[str, Any]) -> list[str]:

@@ -117,6 +117,8 @@ def _show_difference(output: Output, replay: Mapping[str, Any]) -> None:
     ]
     output.table(("Document", "Before", "Now", "Score", "ID"), rows, "Every document stands where it stood.")
     output.show(f"{changes['unchanged']} unchanged. Asked again as {replay['replay_id']}.")
+    if replay["hidden"]:
+        output.note(f"Of what was answered then, {replay['hidden']} passages may not be read now and are not shown.")
     if not replay["same_identity"]:
         output.note("It was first asked with other rights: differences may come from these.")
 

@@ -411,6 +411,19 @@ def test_one_can_go_forward_again_after_the_way_back(service: Service, filled: T
     assert look(filled, former["id"])["state"] == "soaking"
 
 
+def test_a_question_can_be_asked_again_of_another_version_once_that_has_every_document(
+    service: Service, filled: Team
+) -> None:
+    query_id = filled.manager.post("/v1/retrieve", json={"query": text_of(0)}).json()["query_id"]
+    made = begin(filled)
+    asked = {"query": text_of(0), "index_version": made["id"]}
+    early = filled.manager.post(f"/v1/queries/{query_id}/replay", json=asked)
+    assert (early.status_code, early.json()["code"]) == (409, "index_version_unavailable")
+    service.work()
+    replayed = filled.manager.post(f"/v1/queries/{query_id}/replay", json=asked)
+    assert (replayed.status_code, replayed.json()["index_versions"]) == (200, [made["id"]])
+
+
 def test_what_is_not_ready_is_refused_with_the_numbers(filled: Team) -> None:
     made = begin(filled)
     refused = ask(filled, made["id"], "promote", expect=409)

@@ -168,6 +168,17 @@ def test_asking_again_shows_what_appeared_vanished_and_moved(office: Team) -> No
     assert moved[ids["leave"]]["score_delta"] == pytest.approx(delta)
 
 
+def test_what_its_asker_may_no_longer_read_is_counted_and_nothing_more(office: Team) -> None:
+    application = office.client("query", "impersonate")
+    first = ask(application, as_user={"user": "ada", "groups": []})
+    last = first["results"][-1]["document_id"]
+    office.manager.delete(f"/v1/documents/{last}").raise_for_status()
+    again = replay(application, first["query_id"])
+    assert (again["same"], again["hidden"], again["chunks"]["vanished"]) == (False, 1, [])
+    assert last not in str(again)
+    assert replay(office.client("manage", "impersonate"), first["query_id"])["hidden"] == 0
+
+
 def test_a_new_version_changes_chunks_but_is_the_same_document(office: Team) -> None:
     first = ask(office.manager, top_k=1)
     office.put("Annual leave is thirty one days.", external_id="leave")
