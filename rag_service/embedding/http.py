@@ -32,7 +32,8 @@ class HttpEmbedder:
     """Asks `POST {base_url}/embeddings` for the vectors of at most `batch_size` texts at a time.
 
     A busy or silent server is asked again, at most four times in all, as late as its Retry-After says (20 s at most).
-    Neither texts nor the key are ever part of a message. Requests of several threads run side by side.
+    Texts are cut at the model's window: a server may refuse longer ones. Neither texts, the key nor the address are
+    ever part of a message, which whoever asks may see. Requests of several threads run side by side.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class HttpEmbedder:
         with self._opening:
             client = self._client
         # An empty input is refused by most servers, a blank one by none.
-        inputs = [text.encode("utf-8", "replace").decode() or " " for text in texts]
+        inputs = [self._cut(text).encode("utf-8", "replace").decode() or " " for text in texts]
         body = {"model": self._model, "input": inputs, "encoding_format": "float"}
         pause = _FIRST_PAUSE_S
         for attempt in range(1, _ATTEMPTS + 1):
@@ -109,31 +110,32 @@ class HttpEmbedder:
                 response = client.post(self._url, json=body)
             except httpx.TransportError as error:
                 if attempt == _ATTEMPTS:
-                    raise RetryableError(f"The embeddings API at {self._url} does not answer.") from error
+                    raise RetryableError("The embeddings API does not answer.") from error
             else:
                 if response.status_code not in _BUSY:
                     return self._accepted(response)
                 pause = max(pause, _retry_after(response))
                 if attempt == _ATTEMPTS or pause > _LONGEST_PAUSE_S:
                     busy = QuotaExceeded if response.status_code == 429 else RetryableError
-                    raise busy(
-                        f"The embeddings API at {self._url} is busy: it answered {response.status_code}.",
-                        retry_after=max(1, round(pause)),
-                    )
+                    told = f"The embeddings API is busy: it answered {response.status_code}."
+                    raise busy(told, retry_after=max(1, round(pause)))
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
         raise AssertionError("the last attempt returns or raises")
 
+    def _cut(self, text: str) -> str:
+        spans = self.token_spans(text)
+        return text if len(spans) <= self._window else text[: spans[self._window - 1][1]]
+
     def _accepted(self, response: httpx.Response) -> httpx.Response:
         if response.status_code in (401, 403):
             raise CredentialsRefused(
-                f"The embeddings API at {self._url} refused the key ({response.status_code}). "
-                "Set RAG_EMBEDDING_API_KEY."
+                f"The embeddings API refused the key ({response.status_code}). Set RAG_EMBEDDING_API_KEY."
             )
         if not response.is_success:
             raise FatalError(
-                f"The embeddings API at {self._url} answered {response.status_code}. "
-                "Check RAG_EMBEDDING_URL and RAG_EMBEDDING_MODEL."
+                f"The embeddings API answered {response.status_code}. "
+                "Check RAG_EMBEDDING_URL, RAG_EMBEDDING_MODEL and RAG_EMBEDDING_WINDOW."
             )
         return response
 
@@ -161,9 +163,7 @@ class HttpEmbedder:
         return unit
 
     def _malformed(self, why: str) -> FatalError:
-        return FatalError(
-            f"The embeddings API at {self._url} gave an answer that cannot be used: {why}.", code="bad_answer"
-        )
+        return FatalError(f"The embeddings API gave an answer that cannot be used: {why}.", code="bad_answer")
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -224,9 +224,11 @@ class Retriever:
                 model: (embedder.embed([course.question.text], "query")[0], scale)
                 for (model, embedder), scale in zip(embedders.items(), self._scales(embedders), strict=True)
             }
-        except RetryableError as error:
+        except RagError as error:
             if request.mode == "dense":
                 raise
+            if not isinstance(error, RetryableError):  # this does not pass by itself
+                logger.error("questions are answered by words alone: %s", error.message)
             course.plan = course.plan.lexical_only()
             course.degraded.append(f"dense leg unavailable: {error.message}")
             return {}

@@ -137,7 +137,7 @@ def test_what_scores_more_than_min_score_is_found_beneath_passages_that_one_leg_
         team.put("yearly " + " ".join(f"thing{n} item{m}" for m in range(60)), external_id=f"rare{n}")
     team.drain()
     weights = {"method": "weighted", "weights": {"dense": 0.8, "lexical": 0.2}}
-    asked = {"max_chunks_per_document": 1, "top_k": 12, "fusion": weights}
+    asked: dict[str, Any] = {"max_chunks_per_document": 1, "top_k": 12, "fusion": weights}
     scores = {hit["external_id"]: hit["score"] for hit in team.retrieve("yearly pump maintenance interval", **asked)}
     least = min(score for name, score in scores.items() if name.startswith("note"))
     assert min(scores.values()) < least

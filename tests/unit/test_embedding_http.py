@@ -190,6 +190,7 @@ def test_neither_text_nor_key_is_ever_said(
     for said in (str(failed.value), caplog.text):
         assert SECRET_TEXT not in said
         assert KEY not in said
+    assert "127.0.0.1" not in str(failed.value), "whoever asks may see the message"
 
 
 def test_tokens_are_counted_on_the_safe_side() -> None:
@@ -197,3 +198,11 @@ def test_tokens_are_counted_on_the_safe_side() -> None:
     text = "unbelievable 2024 東京, Привет"
     pieces = [text[start:end] for start, end in embedder.token_spans(text)]
     assert pieces == ["unbe", "liev", "able", "202", "4", "東", "京", ",", *"Привет"]
+
+
+@pytest.mark.parametrize("text", ["many words " * 1_000, "東京" * 1_000, "1234" * 1_000])
+def test_a_text_beyond_the_window_is_cut_there(embedder: HttpEmbedder, text: str) -> None:
+    embedder.embed([text], "query")
+    (sent,) = Script.requests[0]["input"]
+    assert text.startswith(sent)
+    assert len(embedder.token_spans(sent)) == embedder.window

@@ -20,7 +20,7 @@ from rag_service.db import Database, chunks, collections, documents, indexed, te
 from rag_service.embedding.base import TextKind
 from rag_service.embedding.hashing import HashingEmbedder
 from rag_service.embedding.lexical import Bm25Encoder
-from rag_service.errors import Conflict, NotFound, RetryableError
+from rag_service.errors import Conflict, CredentialsRefused, FatalError, NotFound, RagError, RetryableError
 from rag_service.observe.logs import JsonLines
 from rag_service.pipelines import Pipelines
 from rag_service.reranking.base import NullReranker, Reranker
@@ -57,8 +57,12 @@ class Shelf(EdgeVectorStore):
 
 
 class BrokenEmbedder(HashingEmbedder):
+    def __init__(self, error: type[RagError] = RetryableError) -> None:
+        super().__init__()
+        self._error = error
+
     def embed(self, texts: Sequence[str], kind: TextKind) -> np.ndarray[Any, np.dtype[np.float32]]:
-        raise RetryableError("The embedding model does not answer.")
+        raise self._error("The embedding model does not answer.")
 
 
 class Library:
@@ -549,10 +553,11 @@ def test_a_foreign_collection_answers_exactly_like_an_unknown_one(library: Libra
 # --- when a part fails --------------------------------------------------------------------
 
 
-def test_a_hybrid_query_goes_on_without_the_embedder_and_says_so(library: Library) -> None:
+@pytest.mark.parametrize("error", [RetryableError, CredentialsRefused, FatalError])
+def test_a_hybrid_query_goes_on_without_the_embedder_and_says_so(library: Library, error: type[RagError]) -> None:
     library.add("leave", "annual leave")
     library.add("parking", "parking is free and annual")
-    library.embedder = BrokenEmbedder()
+    library.embedder = BrokenEmbedder(error)
     answer = library.ask("annual leave", explain=True)
     assert answer.degraded == ("dense leg unavailable: The embedding model does not answer.",)
     assert names(answer) == ["leave", "parking"]
