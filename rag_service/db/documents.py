@@ -105,8 +105,11 @@ def add(connection: Connection, document_id: str, values: Mapping[str, Any], tok
 def change(
     connection: Connection, document: Document, values: Mapping[str, Any], tokens: AccessTokens | None = None
 ) -> Document | None:
-    """Compare-and-set on the revision: None when somebody else changed the document since it was read."""
-    row = {**_columns(values), "revision": document.revision + 1, "updated_at": utc_now()}
+    """Compare-and-set on the revision: None when somebody else changed the document since it was read.
+
+    It counts as updated now, unless `values` say otherwise.
+    """
+    row = {"updated_at": utc_now(), **_columns(values), "revision": document.revision + 1}
     stored = connection.execute(_CHANGED, {**row, "changed": document.id, "as_read": document.revision}).first()
     if stored is None:
         return None
@@ -204,7 +207,7 @@ def show_progress(connection: Connection, document_id: str, version: int, status
 def fail(connection: Connection, document_id: str, version: int, failure: DocumentFailure) -> bool:
     """Put the reason on the document; False if it has moved on. A version indexed before goes on answering."""
     mine = (documents.c.id == document_id) & (documents.c.version == version) & documents.c.deleted_at.is_(None)
-    values = {"status": DocumentStatus.FAILED, "error": asdict(failure), "updated_at": utc_now()}
+    values = {"status": DocumentStatus.FAILED, "error": asdict(failure)}
     if not connection.execute(update(documents).where(mine).values(values)).rowcount:
         return False
     record(connection, document_id, version, "failed", stage=failure.stage, code=failure.code)

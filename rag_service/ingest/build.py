@@ -333,6 +333,7 @@ class Build:
             "title": self._title_of(now),
             "status": DocumentStatus.READY,
             "error": None,
+            "updated_at": now.updated_at,  # as its points say: to be ready is no change of the document
             **indexed.repeated(index, held),
         }
         return documents.change(connection, now, values) is not None

@@ -22,6 +22,19 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield started
 
 
+def test_a_filter_on_updated_at_means_the_time_that_the_record_shows(idle: Service) -> None:
+    team = idle.new_team()
+    accepted = team.put("Leave is granted.", external_id="d")
+    for change in (None, {"year": 2031}):
+        if change is not None:
+            team.manager.patch(f"/v1/documents/{accepted['id']}/metadata", json=change).raise_for_status()
+        written = team.document(accepted["id"])["updated_at"]
+        idle.work()
+        assert team.document(accepted["id"])["updated_at"] == written, "to be ready is no change of the document"
+        assert team.retrieve("leave", filter={"updated_at": {"$gte": written, "$lte": written}})
+        assert not team.retrieve("leave", filter={"updated_at": {"$gt": written}})
+
+
 def test_an_uploaded_text_becomes_ready_and_is_found_with_its_exact_place(team: Team) -> None:
     accepted = team.put(LEAVE, external_id="handbook/leave", title="Leave", uri="https://x.example/leave")
     assert accepted["status"] == "accepted"
