@@ -10,6 +10,7 @@ into the others it is built by whoever brings them up to date. Access, fields an
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,6 +59,8 @@ class Indexer:
         """
         document, access = self.look(job.document_id or "")
         if document is None or document.is_deleted:
+            if job.fence > 1:
+                self._discard(job, document)
             return
         if document.version != job.version:
             self._clean_up_after(job, document)
@@ -131,6 +134,8 @@ class Indexer:
         version = job.version or 0
         with self.database.read() as connection:
             now = documents.load(connection, document.id)
+        if now is None or now.is_deleted or version not in (now.version, now.indexed_version):
+            self._discard(job, now)
         if now is None or now.indexed_version != version:
             return
         if version > 1:
@@ -141,8 +146,24 @@ class Indexer:
         for old in range(before if before and before != version else 1, version):
             self.blobs.delete(owner(document.id, old))
 
+    def _discard(self, job: Job, now: Document | None) -> None:
+        """Remove what this job, now or before it was killed, wrote of a version that was deleted or replaced meanwhile:
+        whoever purged it may have been done before.
+        """
+        may_purge(self.database)
+        document_id, version = job.document_id or "", job.version or 0
+        if now is not None:
+            with self.database.read() as connection:
+                indexes = collections.all_indexes(connection, now.collection_id)
+            for index in indexes:
+                with contextlib.suppress(NotFound):
+                    self.vectors.delete(index, document_id, only=version)
+        self.blobs.delete(owner(document_id, version))
+
     def _clean_up_after(self, job: Job, document: Document) -> None:
         """Overtaken between its commit and its clean-up: the one that came after does not know what came before."""
+        if job.fence > 1 and job.version != document.indexed_version:
+            self._discard(job, document)
         if job.fence > 1 and job.version is not None and (document.indexed_version or 0) >= job.version > 1:
             may_purge(self.database)
             for old in range(1, job.version):

@@ -9,7 +9,9 @@ import pytest
 
 from rag_service.db import chunks, documents
 from rag_service.db.documents import Document
+from rag_service.errors import RetryableError
 from rag_service.ingest import build
+from rag_service.types import utc_now
 from rag_service.vectors.base import VectorPoint
 from rag_service.vectors.edge import EdgeVectorStore
 from tests.conftest import Service, Started, Team, settings_for
@@ -118,6 +120,43 @@ def test_the_index_agrees_with_the_catalogue_in_the_end(
     assert disagreements(service, document_id) == []
 
 
+@pytest.mark.parametrize("back", [False, True], ids=["gone", "back"])
+@pytest.mark.parametrize("killed", [False, True], ids=["and goes on", "and its worker dies"])
+@pytest.mark.parametrize("stage", ["_embed", "_points"])
+def test_nothing_is_left_of_a_version_that_was_purged_while_it_was_indexed(
+    service: Service, monkeypatch: pytest.MonkeyPatch, stage: str, killed: bool, back: bool
+) -> None:
+    team = service.new_team()
+    document_id, canary = upload(team, f"A canary, {stage} {killed} {back}."), f"canary, {stage} {killed} {back}"
+    job, done = first_job(service, team), list[str]()
+    work, commit = getattr(build.Build, stage), build.Build._commit
+
+    def interrupted(self: build.Build, *rest: Any) -> Any:
+        if not done:
+            removal = team.manager.delete(f"/v1/documents/{document_id}").json()["job_id"]
+            service.runtime.runner.run(removal)
+            done.append(upload(team, "Back again.") if back else document_id)
+            service.work()
+        return work(self, *rest)
+
+    def commits(self: build.Build, *rest: Any) -> Any:
+        if killed and self.job is not None and self.job.id == job and done[-1] != "killed":
+            done.append("killed")
+            raise RetryableError("As if the worker had died here.")
+        return commit(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build.Build, stage, interrupted)
+        patch.setattr(build.Build, "_commit", commits)
+        service.runtime.runner.run(job)
+    requeue(service, job)
+    service.runtime.runner.run(job)
+    service.work()
+    held = [path for path in (service.runtime.settings.data_dir / "blobs").rglob("*") if path.is_file()]
+    assert [path for path in held if canary.encode() in path.read_bytes()] == []
+    assert disagreements(service, document_id) == []
+
+
 def test_an_indexer_that_does_not_look_again_is_caught(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """The broken variant: commits whatever has happened since it looked."""
     take = build.Build._take
@@ -164,4 +203,5 @@ def requeue(service: Service, job_id: str) -> None:
     from rag_service.db.tables import jobs
 
     with service.runtime.database.transaction() as transaction:
-        transaction.connection.execute(update(jobs).where(jobs.c.id == job_id).values(state="queued"))
+        again = update(jobs).where(jobs.c.id == job_id).values(state="queued", run_after=utc_now())
+        transaction.connection.execute(again)
