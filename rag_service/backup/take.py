@@ -27,6 +27,7 @@ from rag_service.db import Connection, Database, collections, inventory, snapsho
 from rag_service.db.documents import Document
 from rag_service.errors import Conflict, NotFound
 from rag_service.flushing import sync, sync_folder
+from rag_service.ingest.intake import bytes_of
 from rag_service.types import IndexVersion, utc_now
 from rag_service.vectors.base import VectorStore
 
@@ -134,5 +135,9 @@ class Backup:
 
 
 def _keys(page: list[Document]) -> list[str]:
-    """The blobs of documents: the bytes as they came, and the text that was parsed from them."""
-    return list(dict.fromkeys(key for one in page for key in (one.blob_key, one.text_key) if key))
+    """The blobs of documents: the bytes as they came, newest and as they answer, and the text parsed of these."""
+    return list(dict.fromkeys(key for one in page for key in (one.blob_key, _answering(one), one.text_key) if key))
+
+
+def _answering(document: Document) -> str | None:
+    return None if document.indexed_version is None else bytes_of(document, document.indexed_version)

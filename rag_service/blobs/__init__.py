@@ -20,6 +20,8 @@ from typing import Protocol
 from rag_service.errors import NotFound, RetryableError
 from rag_service.flushing import sync
 
+LOST = "bytes_lost"
+
 
 @dataclass(frozen=True, slots=True)
 class StoredOwner:
@@ -148,7 +150,7 @@ def folder_of(owner: str) -> str:
 
 
 def gone(key: str) -> NotFound:
-    return NotFound(f"The stored bytes {key} are gone. Upload the document again.")
+    return NotFound(f"The stored bytes {key} are gone. Upload the document again.", code=LOST)
 
 
 def _write_durably(path: Path, content: bytes) -> None:

@@ -220,6 +220,16 @@ def forget_document(connection: Connection, index: IndexVersion, document_id: st
     connection.execute(delete(indexed_documents).where(_row(index.id, document_id)))
 
 
+def forget_in_coming(connection: Connection, index: IndexVersion, document_id: str) -> None:
+    """As if the versions on their way to replace `index` did not have the document: they build it once more."""
+    coming = (IndexState.BUILDING, IndexState.CATCHING_UP, IndexState.READY)
+    theirs = select(index_versions.c.id).where(
+        index_versions.c.collection_id == index.collection_id, index_versions.c.state.in_(coming)
+    )
+    mine = and_(indexed_documents.c.document_id == document_id, indexed_documents.c.index_version.in_(theirs))
+    connection.execute(delete(indexed_documents).where(mine))
+
+
 def _of(index: IndexVersion, *columns: Any) -> Select[Any]:
     """Over the live documents that `index` holds."""
     pair = indexed_documents.join(documents, documents.c.id == indexed_documents.c.document_id)

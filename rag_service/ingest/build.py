@@ -22,7 +22,7 @@ from rag_service.db.jobs import Job
 from rag_service.errors import NotFound, UnsupportedDocument
 from rag_service.ingest import notices
 from rag_service.ingest.hold import SwitchingIndexError, may_purge
-from rag_service.ingest.intake import owner
+from rag_service.ingest.intake import bytes_of, owner
 from rag_service.ingest.stages import Stages
 from rag_service.types import (
     Chunk,
@@ -135,9 +135,7 @@ class Build:
     @property
     def _blob_key(self) -> str:
         """Of the version that is built: a newer one may be on its way."""
-        if self._version == self.document.version:
-            return self.document.blob_key
-        return f"{owner(self.document.id, self._version)}/{self._content_hash}"
+        return bytes_of(self.document, self._version)
 
     @cached_property
     def _title(self) -> str:
@@ -317,6 +315,8 @@ class Build:
             before = chunks.ids_of(connection, index.id, now.id, self._version)
             chunks.replace(connection, index.id, now.id, made)
             indexed.note(connection, index, now.id, held)
+            if self.job is not None and now.indexed_version == self._version and now.text_key != held["text_key"]:
+                indexed.forget_in_coming(connection, index, now.id)  # built of the text as it was read before
             if self.job is not None:
                 documents.record(connection, now.id, self._version, "indexed", chunks=len(made))
                 notices.ready(transaction, now, self._version, len(made))

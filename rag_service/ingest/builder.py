@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
 
+from rag_service.blobs import LOST
 from rag_service.db import Connection, Database, builds, documents, indexed, jobs
 from rag_service.db.builds import UNDER_WAY, Build
 from rag_service.db.documents import Document
@@ -161,8 +162,13 @@ class Builder:
         try:
             self.indexer.build(document.id, build.index, stages)
         except NotFound as error:
-            if self._is_there(build, document):
+            if not self._is_there(build, document):
+                return
+            if error.code != LOST:
                 raise RetryableError() from error
+            self._note_failed(
+                job, build, document, DocumentFailure(stages.current, error.code, error.message, retryable=False)
+            )
         except (RetryableError, ConfigError):
             raise
         except RagError as error:

@@ -331,6 +331,13 @@ def owner(document_id: str, version: int) -> str:
     return f"{document_id}.{version}"
 
 
+def bytes_of(document: Document, version: int) -> str:
+    """The key of the bytes of its newest version, or of the one that answers."""
+    if version == document.version:
+        return document.blob_key
+    return f"{owner(document.id, version)}/{document.indexed_hash}"
+
+
 def _same_content(row: Document, digest: str, item: Incoming) -> bool:
     # The media type decides how the bytes are read, so other type, other content.
     return row.content_hash == digest and (item.media_type is None or item.media_type == row.media_type)

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import text
 
 from rag_service.backup.manifest import BackupDamaged
-from rag_service.db import Database, inventory, jobs, operations, ringing
+from rag_service.db import Database, documents, inventory, jobs, operations, ringing
 from rag_service.db.operations import Operation, OperationKind, OperationState
 from rag_service.errors import Conflict
 from rag_service.ingest import hold, indexer, removal
@@ -91,6 +91,24 @@ def test_a_restored_service_answers_as_the_one_that_was_backed_up_and_embeds_not
         one = team.manager.get("/v1/documents").json()["data"][0]["id"]
         for path in (f"/v1/documents/{one}", f"/v1/documents/{one}/text"):
             assert known_team(second, team).manager.get(path).json() == team.manager.get(path).json()
+
+
+def test_the_bytes_that_answer_are_kept_beside_those_of_a_newer_version_that_failed(
+    still: tuple[Service, Team], tmp_path: Path
+) -> None:
+    service, team = still
+    html = {"file": ("page.html", b"<p>The rules on parking.</p>", "text/html")}
+    one = team.manager.post("/v1/documents", files=html, data={"external_id": "page"}).json()["id"]
+    service.work()
+    with service.runtime.database.read() as connection:
+        answering = documents.get(connection, team.id, one).blob_key
+    empty = {"file": ("page.html", b"<p></p>", "text/html")}
+    team.manager.post("/v1/documents", files=empty, data={"external_id": "page"}).raise_for_status()
+    service.work()
+    assert (team.document(one)["status"], team.document(one)["indexed_version"]) == ("failed", 1)
+    assert succeeded(taken(service, tmp_path / "backup"))["missing"] == {"blobs": 0, "points": 0}
+    with restored(tmp_path / "new", tmp_path / "backup") as second:
+        assert second.runtime.blobs.get(answering) == b"<p>The rules on parking.</p>"
 
 
 def replace_and_delete(service: Service, team: Team, stage_wanted: str) -> Interfere:

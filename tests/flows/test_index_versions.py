@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rag_service.db import indexed, outbox
+from rag_service.db import documents, indexed, outbox
 from rag_service.errors import ConfigError, RetryableError, UnsupportedDocument
 from rag_service.ingest import runner
 from rag_service.ingest.builder import Builder
@@ -422,6 +423,34 @@ def test_a_question_can_be_asked_again_of_another_version_once_that_has_every_do
     service.work()
     replayed = filled.manager.post(f"/v1/queries/{query_id}/replay", json=asked)
     assert (replayed.status_code, replayed.json()["index_versions"]) == (200, [made["id"]])
+
+
+def test_a_text_that_is_read_anew_is_read_anew_in_the_version_to_come_too(
+    service: Service, filled: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = built(service, filled)
+    parse = service.runtime.indexer.parse
+    with monkeypatch.context() as patch:
+        newer = "A newer parser's words."
+        patch.setitem(service.runtime.indexer.__dict__, "parse", lambda *of: replace(parse(*of), text=newer))
+        order = {"scope": {"team": filled.id}, "from_stage": "parse"}
+        service.admin.post("/v1/admin/reindex", json=order).raise_for_status()
+        service.work()
+    service.runtime.indexes.builder.look()
+    service.work()
+    assert faults(service, filled, made["id"]) == []
+    ask(filled, made["id"], "promote")
+    assert {hit["text"] for hit in filled.retrieve("words", top_k=100)} == {"A newer parser's words."}
+
+
+def test_a_document_whose_bytes_are_lost_is_named_and_stops_no_other(service: Service, filled: Team) -> None:
+    with service.runtime.database.read() as connection:
+        lost = documents.get(connection, filled.id, id_of(filled, "d1"))
+    service.runtime.blobs.delete(lost.blob_key.partition("/")[0])
+    told = built(service, filled, {"parsing": {"anew": True}})["progress"]
+    assert (told["failed"], told["done"], told["behind"]) == (1, DOCUMENTS - 1, 0)
+    (why,) = told["failures"]
+    assert (why["document_id"], why["code"]) == (lost.id, "bytes_lost")
 
 
 def test_what_is_not_ready_is_refused_with_the_numbers(filled: Team) -> None:
