@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rag_service.retrieval.syntax import folded
 
 _SHINGLE = 3  # words
 
 
-def distinct(texts: Sequence[str], threshold: float) -> list[int]:
+def distinct(texts: Iterable[str], threshold: float) -> Iterator[int]:
     """Places of the texts that share less than `threshold` of their word triples (Jaccard) with every one kept before.
 
     Texts of fewer than three words are compared as a whole.
     """
-    kept: list[tuple[int, frozenset[str]]] = []
+    kept: list[frozenset[str]] = []
     for place, text in enumerate(texts):
         mine = _shingles(text)
-        if not any(_jaccard(mine, other) >= threshold for _, other in kept):
-            kept.append((place, mine))
-    return [place for place, _ in kept]
+        if not any(_jaccard(mine, other) >= threshold for other in kept):
+            kept.append(mine)
+            yield place
 
 
 def diversified(scores: Sequence[float], texts: Sequence[str], weight: float, count: int) -> list[tuple[int, float]]:

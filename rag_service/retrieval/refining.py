@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from typing import Literal, TypeAlias
 
 from rag_service.retrieval.diversity import distinct, diversified
@@ -45,6 +46,14 @@ def capped(found: Sequence[Found], per_document: int | None) -> list[Found]:
         if seen[one[1].chunk.document_id] <= per_document:
             kept.append(one)
     return kept
+
+
+def suffices(found: Sequence[Found], options: Options, count: int) -> bool:
+    """Whether `count` passages will be left, so that nothing deeper has to be drawn."""
+    if options.collapse is None or len(found) < count:
+        return len(found) >= count
+    kept = distinct((chunk.chunk.content.text for _, chunk in found), options.collapse)
+    return len(list(islice(kept, count))) == count
 
 
 def as_fused(found: Sequence[Found]) -> list[Ranked]:

@@ -24,7 +24,7 @@ from rag_service.retrieval.fusion import Fused, fuse, is_all, may_reach, merge
 from rag_service.retrieval.highlight import Span, highlights
 from rag_service.retrieval.options import Feedback
 from rag_service.retrieval.plan import FusionSpec, Plan, RetrievalRequest, plan
-from rag_service.retrieval.refining import Found, Ranked, as_fused, capped, refined, reranked
+from rag_service.retrieval.refining import Found, Ranked, as_fused, capped, refined, reranked, suffices
 from rag_service.retrieval.scales import Level, Scale, level_of
 from rag_service.retrieval.syntax import Question, read
 from rag_service.retrieval.weighting import Voice, weighed
@@ -202,6 +202,7 @@ class Retriever:
             encoded.append(Encoded(index, vector, words, scale))
         course.voice = Voice(
             legible=self._legible(course) if dense else 1.0,
+            silent=request.mode == "hybrid" and not dense,
             wordless=all(one.lexical is None for one in encoded),
             named=course.question.names_something,
         )
@@ -270,7 +271,8 @@ class Retriever:
                 looks -= 1
                 continue
             deeper = drawn_with.deeper()
-            if len(found) >= request.top_k or deeper is None or all(is_all(each, drawn_with.limit) for each in drawn):
+            enough = suffices(found, request.options, request.top_k)
+            if enough or deeper is None or all(is_all(each, drawn_with.limit) for each in drawn):
                 return found
             if request.min_score is not None and not may_reach(request.min_score, drawn, spec, drawn_with.limit):
                 return found
@@ -296,7 +298,7 @@ class Retriever:
         course: Course,
     ) -> list[Found]:
         """The readable ones that the question admits among the best of `passing`, as many of a document as asked for;
-        the window widens while fewer than `top_k` are.
+        the window widens while fewer than `top_k` would be left.
 
         A wider window is confirmed as a whole: the answer comes from one statement, so that no commit between two
         can mix two versions of a document. Only what the question does not admit is left out of it: a chunk's text is
@@ -313,7 +315,7 @@ class Retriever:
                 found = [(one, chunk) for one, chunk in found if chunk.chunk.id not in course.unfit]
             # Last: a passage that is not readable or not admitted takes no place of its document's.
             found = capped(found, request.max_chunks_per_document)
-            if len(found) >= request.top_k or window >= len(passing):
+            if window >= len(passing) or suffices(found, request.options, request.top_k):
                 return found
             window *= 4
         return []

@@ -29,16 +29,19 @@ class Voice:
     """What is known of the question before anything is searched.
 
     legible: share of its letters in scripts the model knows. wordless: nothing is left of it for the lexical leg.
-    named: it quotes exact words or is mostly an identifier.
+    named: it quotes exact words or is mostly an identifier. silent: the model did not answer.
     """
 
     legible: float = 1.0
+    silent: bool = False
     wordless: bool = False
     named: bool = False
 
 
 def weighed(spec: FusionSpec, voice: Voice, candidates: Sequence[Candidate]) -> tuple[FusionSpec, str]:
     """`spec` with its weights settled, and why they are what they are. Weights that were given stay as they are."""
+    if voice.silent:
+        return spec, "the dense leg is unavailable"
     if spec.weights_given:
         return spec, "given"
     dense, reason = _share(spec, candidates)

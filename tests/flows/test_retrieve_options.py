@@ -198,6 +198,16 @@ def test_near_duplicates_are_left_out_on_request(library: Team) -> None:
     assert len({"short", "copy"} & set(names(library.retrieve("annual leave is long", collapse_duplicates=0.9)))) == 1
 
 
+def test_copies_take_no_places_of_what_is_found_beneath_them(team: Team) -> None:
+    many = [{"text": f"Parking costs five euros a month. {'!' * n}", "acl": {"public": True}} for n in range(80)]
+    assert team.manager.post("/v1/documents:batch", json={"documents": many}).status_code == 200
+    for n in range(6):
+        team.put(f"Parking for {n + 2} bicycles has a roof and, number {n}, a gate.", external_id=f"other{n}")
+    team.drain()
+    hits = team.retrieve("parking costs five euros a month", collapse_duplicates=True, top_k=7)
+    assert sorted(name for name in names(hits) if name.startswith("other")) == [f"other{n}" for n in range(6)]
+
+
 def test_recency_and_diversity_reorder_and_say_so(library: Team) -> None:
     recent = ask(library, "annual leave is long", recency={"field": "published", "half_life_days": 365})["results"]
     assert names(recent).index("copy") < names(recent).index("short")
