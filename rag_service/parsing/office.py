@@ -22,6 +22,7 @@ from rag_service.parsing.render import (
     one_line,
     paragraph,
 )
+from rag_service.parsing.word_markup import unwrapped
 from rag_service.types import ParsedDocument
 
 _TEXT_PARTS = re.compile(
@@ -120,7 +121,7 @@ def _word_elements(content: bytes) -> list[Any]:
 
     _guess_nothing(docx)
     try:
-        return list(docx.partition_docx(file=io.BytesIO(content), languages=[""], include_page_breaks=False))
+        return list(docx.partition_docx(file=io.BytesIO(unwrapped(content)), languages=[""], include_page_breaks=False))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise corrupt(f"The Word document cannot be read ({one_line(str(error))[:200]}).") from error
 
