@@ -19,6 +19,8 @@ _BYTE_ORDER_MARKS = (
 _SAMPLE_BYTES = 128 * 1024
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f\ufffd]")
 _MAX_CONTROL_SHARE = 0.05
+# Of what is not ASCII. Text of another encoding, read as UTF-8, is broken in half of it and more.
+_MAX_BROKEN_SHARE = 0.2
 
 CODE_TYPES = frozenset([
     "text/x-python", "text/x-javascript", "text/x-typescript", "text/x-java", "text/x-c", "text/x-c++",
@@ -47,7 +49,7 @@ class SourceCode(PlainText):
 
 
 def decode(content: bytes, declared: str | None = None) -> str:
-    """Text of unknown encoding: byte order mark, UTF-8, `declared`, then the most probable one.
+    """Text of unknown encoding: byte order mark, UTF-8, `declared`, UTF-8 with broken bytes, then the most probable.
 
     Raises UnsupportedDocument (corrupt) when more than a twentieth of it is control characters: binary data.
     """
@@ -65,6 +67,10 @@ def _decode(content: bytes, declared: str | None) -> str:
     for guess in (_utf16_without_mark(content), "utf-8", declared):
         if guess and (text := _strictly(content, guess)) is not None:
             return text
+    text = content.decode("utf-8", "replace")
+    beyond_ascii = len(text) - len(text.encode("ascii", "ignore"))
+    if text.count("\ufffd") <= _MAX_BROKEN_SHARE * beyond_ascii:
+        return text
     return content.decode(_probable_encoding(content), "replace")
 
 

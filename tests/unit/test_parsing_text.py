@@ -38,6 +38,12 @@ def test_a_declared_encoding_counts_where_utf8_fails() -> None:
     assert decode(b"caf\xe9", "no-such-encoding")
 
 
+@pytest.mark.parametrize("words", ["Die Müller-Straße ist für Fußgänger geöffnet. ", "员工每年有二十天假期。"])
+def test_a_stray_byte_costs_itself_alone(words: str) -> None:
+    stray = "Köln".encode("latin-1")
+    assert decode(words.encode() + stray + words.encode()) == f"{words}K\ufffdln{words}"
+
+
 def test_binary_data_is_not_taken_for_text() -> None:
     with pytest.raises(UnsupportedDocument, match="binary data") as caught:
         decode(bytes(range(32)) * 100)
