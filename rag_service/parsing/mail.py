@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import email
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from email.errors import HeaderParseError, MessageError
 from email.header import decode_header, make_header
 from email.message import Message
@@ -16,13 +16,14 @@ from rag_service.parsing.text import decode
 from rag_service.types import ParsedDocument
 
 _SHOWN = ("From", "To", "Cc", "Date")
+_SHOWN_TYPES = ("text/plain", "text/html")
 _HEADER_LINE = re.compile(rb"^[!-9;-~]+:", re.MULTILINE)
 _MAX_PARTS = 1000
 _MAX_HEADER_CHARACTERS = 10_000
 
 
 class Mail:
-    """The plain body when there is one that says something, else the HTML one."""
+    """Every text part that is shown; of alternatives the plain one when it says something, else the HTML one."""
 
     media_types = frozenset({"message/rfc822"})
 
@@ -43,7 +44,7 @@ def _document(message: Message) -> ParsedDocument:
     subject = _header(message, "Subject")
     fields = [f"{field}: {value}" for field in _SHOWN if (value := _header(message, field))]
     names = [one_line(attached) for part in parts if (attached := _file_name(part))]
-    body = _body([part for part in parts if not _file_name(part)])
+    body = _body(message, frozenset(parts))
     blocks = [
         heading(1, subject) if subject else "",
         "\n".join(fields),
@@ -62,11 +63,19 @@ def _leaves(message: Message) -> Iterator[Message]:
         if not stack:
             return
         part = stack.pop()
-        payload = part.get_payload()
-        if part.get_content_maintype() == "multipart" and isinstance(payload, list):
-            stack += [each for each in reversed(payload) if isinstance(each, Message)]
-        else:
+        inside = _inside(part)
+        if inside is None:
             yield part
+        else:
+            stack += reversed(inside)
+
+
+def _inside(part: Message) -> list[Message] | None:
+    """The parts of a part, None for one that has none."""
+    payload = part.get_payload()
+    if part.get_content_maintype() != "multipart" or not isinstance(payload, list):
+        return None
+    return [each for each in payload if isinstance(each, Message)]
 
 
 def _file_name(part: Message) -> str:
@@ -80,16 +89,23 @@ def _file_name(part: Message) -> str:
     except (LookupError, UnicodeError, ValueError):
         name = "unnamed"
     attached = str(part.get("Content-Disposition", "")).lower().startswith("attachment")
+    if not attached and part.get_content_type() in _SHOWN_TYPES:
+        return ""  # some programs name the body too
     return clean(name or "") or ("unnamed" if attached else "")
 
 
-def _body(parts: list[Message]) -> str:
-    by_kind: dict[str, list[str]] = {"text/plain": [], "text/html": []}
-    for part in parts:
-        kind = part.get_content_type()
-        if kind in by_kind and (words := _text(part)).strip():
-            by_kind[kind].append(words.strip())
-    return join_blocks(by_kind["text/plain"]) or join_blocks(to_markdown(words)[0] for words in by_kind["text/html"])
+def _body(part: Message, leaves: Container[Message]) -> str:
+    inside = _inside(part)
+    if inside is not None and part.get_content_subtype() == "alternative":
+        inside.sort(key=lambda each: each.get_content_type() != "text/plain")
+        return next(filter(None, (_body(each, leaves) for each in inside)), "")
+    if inside is not None:
+        return join_blocks([_body(each, leaves) for each in inside])
+    kind = part.get_content_type()
+    if part not in leaves or kind not in _SHOWN_TYPES or _file_name(part):
+        return ""
+    words = _text(part).strip()
+    return to_markdown(words)[0] if words and kind == "text/html" else words
 
 
 def _text(part: Message) -> str:

@@ -48,6 +48,20 @@ def test_the_plain_part_is_preferred() -> None:
     assert "html words" not in text
 
 
+def test_only_of_alternatives_one_is_read() -> None:
+    text = mail(
+        "Subject: Hi\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/plain\n\nplain words\n"
+        "--b\nContent-Type: text/html\n\n<p>html words</p>\n"
+        "--b\nContent-Type: multipart/alternative; boundary=c\n\n--c\nContent-Type: text/plain\n\n \n"
+        "--c\nContent-Type: text/html\n\n<p>the only ones</p>\n--c--\n--b\n\nthe foot\n--b--\n"
+    )
+    assert text == "# Hi\n\nplain words\n\nhtml words\n\nthe only ones\n\nthe foot"
+
+
+def test_a_body_with_a_name_is_no_attachment() -> None:
+    assert mail('Subject: Hi\nContent-Type: text/plain; name="body.txt"\n\nThe rules.\n') == "# Hi\n\nThe rules."
+
+
 def test_headers_are_decoded_and_attachments_only_named() -> None:
     text = mail(
         "From: =?utf-8?q?J=C3=BCrgen?= <j@x.org>\nSubject: =?iso-8859-1?q?Gr=F6=DFe?=\n"
