@@ -68,7 +68,7 @@ _MAGIC = (
     ("rtf", re.compile(rb"\{\\rtf")),
     ("picture", re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL)),
     ("compressed", re.compile(rb"\x1f\x8b\x08|BZh[1-9]1AY|\xfd7zXZ\0|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07")),
-    ("program", re.compile(rb"\x7fELF|MZ[\x00-\xff]{58}|\xfe\xed\xfa[\xce\xcf]|\xcf\xfa\xed\xfe")),
+    ("program", re.compile(rb"\x7fELF|\xfe\xed\xfa[\xce\xcf]|\xcf\xfa\xed\xfe")),
 )
 _EXPECTED = {
     "application/pdf": "pdf", "application/rtf": "rtf", DOCX: "zip", PPTX: "zip", XLSX: "zip", ODT: "zip", EPUB: "zip",
@@ -97,10 +97,10 @@ def media_type_of(name: str, declared: str | None, head: bytes) -> str:
     holds may be told further in.
     Raises UnsupportedDocument: unsupported, corrupt (bytes and name disagree), encrypted.
     """
-    found = _family(head)
     candidates = _candidates(_extension(name), _known(declared))
+    found = _family(head, may_be_pdf=not candidates or "application/pdf" in candidates)
     for candidate in candidates:
-        if _agrees(candidate, found):
+        if _EXPECTED.get(candidate) == found:
             return candidate
     if candidates:
         raise _mismatch(candidates[0], found, head)
@@ -123,19 +123,13 @@ def _extension(name: str) -> str:
     return PurePosixPath(name.replace("\\", "/")).suffix.lower()
 
 
-def _family(head: bytes) -> str | None:
+def _family(head: bytes, *, may_be_pdf: bool) -> str | None:
     for family, magic in _MAGIC:
         if magic.match(head):
             return family
-    return "pdf" if b"%PDF-" in head[:_PDF_HEADER_WITHIN] else None
-
-
-def _agrees(media_type: str, found: str | None) -> bool:
-    expected = _EXPECTED.get(media_type)
-    if expected is None:
-        # Text may begin with "%PDF-" further in, but not with the bytes of a container.
-        return found is None
-    return expected == found
+    if head.startswith(b"MZ") and head.startswith(b"PE\0\0", int.from_bytes(head[60:64], "little")):
+        return "program"  # text may begin with "MZ" as well
+    return "pdf" if may_be_pdf and b"%PDF-" in head[:_PDF_HEADER_WITHIN] else None
 
 
 def _mismatch(media_type: str, found: str | None, head: bytes) -> UnsupportedDocument:

@@ -11,6 +11,7 @@ from tests.contracts.parser_samples import odt, pdf, workbook, zipped
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 PDF = b"%PDF-1.7\n"
 ZIP = zipped({"a": "b"})
+PROGRAM = b"MZ" + bytes(58) + b"\x40\0\0\0PE\0\0"
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,9 @@ ZIP = zipped({"a": "b"})
         ("a.pdf", "application/octet-stream", PDF, "application/pdf"),
         ("a.pdf", "text/plain", PDF, "application/pdf"),
         ("a.pdf", None, b"\n\njunk" + PDF, "application/pdf"),
+        ("a.md", None, b"# A PDF begins with %PDF-1.7", "text/markdown"),
+        ("a.py", "text/plain", b"MAGIC = b'%PDF-'", "text/x-python"),
+        ("a.txt", None, b"MZ-4711: open the valve slowly, wait a minute, then close it again tightly.", "text/plain"),
         ("a.csv", "application/vnd.ms-excel", b"a,b", "text/csv"),
         ("a.docx", "application/zip", ZIP, DOCX),
         ("folder.v2/readme", None, b"hello", "text/plain"),
@@ -47,6 +51,7 @@ def test_the_type_is_told(name: str, declared: str | None, head: bytes, expected
         ("a.docx", None, b"plain text", "corrupt", "something else"),
         ("a.docx", None, PDF, "corrupt", "pdf"),
         ("a.md", None, b"\x89PNG\r\n\x1a\n", "corrupt", "picture"),
+        ("a.md", None, PROGRAM, "corrupt", "program"),
         ("a.docx", None, OLE, "unsupported", "old Office"),
         ("a.xlsx", None, OLE + "EncryptedPackage".encode("utf-16-le"), "encrypted", "password"),
         ("a.doc", None, OLE, "unsupported", "Save it as .docx"),
