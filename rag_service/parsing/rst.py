@@ -75,7 +75,7 @@ class _Reader:
                 self._at += 1
             elif self._depth == 0 and (section := self._section()):
                 yield section
-            elif line.startswith(".."):
+            elif line == ".." or line.startswith(".. "):
                 yield from self._explicit(line)
             elif table := self._table():
                 yield table

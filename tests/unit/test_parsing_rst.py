@@ -26,6 +26,10 @@ def written(source: str) -> str:
         (".. code-block:: python\n   :linenos:\n\n   x = 1\n", "```python\nx = 1\n```"),
         (".. note:: Take care.\n   Really.\n", "Note: Take care.\n\nReally."),
         (".. a comment\n   of two lines\n\ntext\n", "text"),
+        (
+            "..\n   a comment\n\n...and so on, as ../conf says.\n\n../conf is ours.\n",
+            "...and so on, as ../conf says.\n\n../conf is ours.",
+        ),
         (".. _target: http://x\n\ntext\n", "text"),
         (".. [1] A source,\n   continued.\n", "[1] A source,\ncontinued."),
         (".. image:: x.png\n   :alt: x\n\ntext\n", "text"),
