@@ -12,6 +12,8 @@ from rag_service.types import ParsedDocument
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?\n)?(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FRONT_TITLE = re.compile(r"^title[ \t]*:[ \t]*(\S.*)$", re.MULTILINE | re.IGNORECASE)
 _FRONT_LINE = re.compile(r"[ \t]*(#.*|- .*|[\w .\"'-]+:.*|[\]}].*)?\Z|[ \t]+\S.*\Z")
+_FRONT_FIELD = re.compile(r"[a-z][\w.-]*[ \t]*:(?:[ \t]|\Z)")
+_FRONT_VALUE_OR_REMARK = re.compile(r"[ \t#\]}]|- |-?\Z")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ATX_TITLE = re.compile(r" {0,3}#[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*\Z")
 _SETEXT_UNDERLINE = re.compile(r" {0,3}=+[ \t]*\Z")
@@ -35,14 +37,25 @@ class Markdown:
 
 
 def without_front_matter(text: str) -> tuple[str, str | None]:
-    """The text after a leading YAML block, and that block's `title`; a rule and prose is no front matter."""
+    """The text after a leading YAML block, and that block's `title`."""
     match = _FRONT_MATTER.match(text)
     fields = (match.group(1) or "") if match else ""
-    if not match or not all(_FRONT_LINE.match(line) for line in fields.splitlines()):
+    if not match or not _is_front_matter(fields):
         return text, None
     rest = text[match.end() :].lstrip("\n")
     title = _FRONT_TITLE.search(fields)
     return rest, plain(title.group(1).strip().strip("\"'")) or None if title else None
+
+
+def _is_front_matter(fields: str) -> bool:
+    """Fields of YAML, a title among them or all in lower case: other words between two rules are the author's."""
+    lines = fields.splitlines()
+    if not all(_FRONT_LINE.match(line) for line in lines):
+        return False
+    if not fields.strip() or _FRONT_TITLE.search(fields):
+        return True
+    named = [line for line in lines if not _FRONT_VALUE_OR_REMARK.match(line)]
+    return bool(named) and all(_FRONT_FIELD.match(line) for line in named)
 
 
 def first_title(text: str) -> str | None:

@@ -103,8 +103,19 @@ def test_a_page_of_front_matter_alone_is_its_title_or_its_fields() -> None:
     assert Markdown().parse(b"---\nredirect_to: /x\n---\n", "a.md").text == "---\nredirect_to: /x\n---\n"
 
 
-def test_a_rule_above_prose_is_no_front_matter() -> None:
-    source = "---\nThis is prose, between rules!\n---\nmore\n"
+@pytest.mark.parametrize(
+    "between",
+    [
+        "This is prose, between rules!",
+        "Important: never open valve 7.\nReason: it explodes.",
+        "- Item one: keep\n- Item two: keep",
+        "# A heading",
+        "  Indented prose.",
+        "seven steps: none may be left out",
+    ],
+)
+def test_words_between_two_rules_are_no_front_matter(between: str) -> None:
+    source = f"---\n{between}\n---\nmore\n"
     assert Markdown().parse(source.encode(), "a.md").text == source
 
 
