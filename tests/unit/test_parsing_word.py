@@ -6,6 +6,9 @@ import io
 
 import docx
 import pytest
+from docx.opc.constants import CONTENT_TYPE, RELATIONSHIP_TYPE
+from docx.opc.packuri import PackURI
+from docx.opc.part import Part
 from docx.oxml import parse_xml
 from docx.oxml.ns import nsdecls
 
@@ -18,8 +21,14 @@ DRAWN = f"<mc:Choice Requires='wps'><w:drawing>{BOX}</w:drawing></mc:Choice>"
 DRAWN_FOR_OLD_PROGRAMS = f"<mc:Fallback><w:pict>{BOX}</w:pict></mc:Fallback>"
 
 
-def word(body: str) -> str:
+def word(body: str, notes: str = "") -> str:
     document = docx.Document()
+    if notes:
+        package, type_ = document.part.package, CONTENT_TYPE.WML_FOOTNOTES
+        part = Part(
+            PackURI("/word/footnotes.xml"), type_, f"<w:footnotes {NAMES}>{notes}</w:footnotes>".encode(), package
+        )
+        document.part.relate_to(part, RELATIONSHIP_TYPE.FOOTNOTES)
     for block in parse_xml(f"<w:body {NAMES}>{body}</w:body>"):
         document.element.body.insert_element_before(block, "w:sectPr")
     out = io.BytesIO()
@@ -83,3 +92,10 @@ def test_of_all_controls_only_the_table_of_contents_says_nothing_new() -> None:
 def test_a_text_box_follows_the_paragraph_that_anchors_it_once(drawn: str) -> None:
     text = word(paragraph(f"<w:r>{drawn}</w:r>") + f"<w:p>{SEEN}</w:p>")
     assert text == "It is .\n\nseen\n\ntwice\n\nseen"
+
+
+def test_a_footnote_follows_the_paragraph_that_cites_it_once() -> None:
+    cited = '<w:r><w:footnoteReference w:id="{}"/></w:r>'
+    notes = "".join(f'<w:footnote w:id="{at}"><w:p><w:ins>{SEEN}</w:ins></w:p></w:footnote>' for at in (1, 2))
+    text = word(paragraph(cited.format(2)) + paragraph(cited.format(7)) + paragraph(cited.format(2)), notes)
+    assert text == "It is .\n\nIt is .\n\nIt is .\n\nseen"
