@@ -18,7 +18,9 @@ _QUOTED = r'"(?P<straight>[^"]+)"|[“„](?P<curly>[^“”„]+)[”“]|«(?P
 _EXCLUDED = rf"(?<!\S)-(?:(?P<word>[^\W\d_]\w[\w.'-]*)|{_QUOTED.replace('?P<', '?P<not_')})(?=[\s,;.?!)]|$)"
 _OPERATOR = re.compile(f"{_EXCLUDED}|{_QUOTED}")
 _UNSPACED = "\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+_LETTER = rf"[^\W_{_UNSPACED}]"
+# `_` joins the parts of a name; at the edge of a word it is Markdown.
+_WORD = re.compile(rf"[{_UNSPACED}]|{_LETTER}++(?:_++{_LETTER}++)*+")
 _ACCENTS = re.compile("[\u0300-\u036f]")
 # Names that people copy: snake_case, dotted.names, paths, camelCase, codes such as CVE-2025-64712 or E1234.
 _IDENTIFIER = re.compile(

@@ -70,6 +70,9 @@ def test_a_long_question_quotes_without_demanding_unless_told_to() -> None:
     [
         ("The Annual  Leave\nis long.", True),
         ("annual *leave*", True),
+        ("_annual_ leave", True),
+        ("__annual leave__", True),
+        ("annual_leave", False),
         ("ａｎｎｕａｌ leave", True),
         ("leave annual", False),
         ("annual leaves", False),
@@ -93,6 +96,8 @@ def test_every_phrase_must_occur_and_no_excluded_word_may() -> None:
     assert not admits(query, "Annual leave is unpaid.")
     assert not admits(query, "Annual leave is on full pay, sick leave too.")
     assert admits("leave -sick", "sickness leave")
+    assert not admits("leave -draft", "This is _draft_ leave policy")
+    assert admits("leave -draft", "leave is in draft_leave")
 
 
 def test_scripts_without_blanks_are_compared_by_characters() -> None:
