@@ -48,8 +48,11 @@ Language: TypeAlias = Literal[
 ]
 SNOWBALL: tuple[str, ...] = get_args(Language)[4:]
 
+# Devanagari to Sinhala, dandas left out: their vowel signs are no word characters to `re`.
+INDIC = "\u0900-\u0963\u0966-\u0dff"
+
 # Raised whenever equal texts get other terms than before: what is stored is then encoded again at the next start.
-_ANALYSIS = 2
+_ANALYSIS = 3
 
 
 def analyser_of(language: str) -> str:

@@ -11,16 +11,20 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
+from rag_service.embedding.languages import INDIC
 from rag_service.types import ConfirmedChunk
 
 _QUOTED = r'"(?P<straight>[^"]+)"|[“„](?P<curly>[^“”„]+)[”“]|«(?P<angled>[^«»]+)»'
-# A minus counts after a blank and before a word of two letters or more: not in "e-mail", "3 - 2", "--flag" or "rm -r".
-_EXCLUDED = rf"(?<!\S)-(?:(?P<word>[^\W\d_]\w[\w.'-]*)|{_QUOTED.replace('?P<', '?P<not_')})(?=[\s,;.?!)]|$)"
-_OPERATOR = re.compile(f"{_EXCLUDED}|{_QUOTED}")
 _UNSPACED = "\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _LETTER = rf"[^\W_{_UNSPACED}]"
 # `_` joins the parts of a name; at the edge of a word it is Markdown.
-_WORD = re.compile(rf"[{_UNSPACED}]|{_LETTER}++(?:_++{_LETTER}++)*+")
+_WORD = re.compile(rf"[{_UNSPACED}]|{_LETTER}++(?:(?:[{INDIC}]|_++(?={_LETTER})){_LETTER}*+)*+")
+_SIGNED = rf"\w\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u0670{INDIC}{_UNSPACED}"
+# A minus counts after a blank and before a word of two letters or more: not in "e-mail", "3 - 2", "--flag" or "rm -r".
+_EXCLUDED = (
+    rf"(?<!\S)-(?:(?P<word>[^\W\d_][{_SIGNED}][{_SIGNED}.'-]*)|{_QUOTED.replace('?P<', '?P<not_')})(?=[\s,;.?!)]|$)"
+)
+_OPERATOR = re.compile(f"{_EXCLUDED}|{_QUOTED}")
 _ACCENTS = re.compile("[\u0300-\u036f]")
 # Names that people copy: snake_case, dotted.names, paths, camelCase, codes such as CVE-2025-64712 or E1234.
 _IDENTIFIER = re.compile(

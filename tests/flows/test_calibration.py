@@ -326,6 +326,6 @@ def test_what_an_older_version_encoded_is_encoded_again_at_the_start(tmp_path: P
     with Started(settings, worker=False) as service:
         team = Team(service, team.id)
         service.work()
-        assert active(service, team).analyser == "auto/2"
+        assert active(service, team).analyser == "auto/3"
         assert out_of_tune(service, team) == []
         assert len(team.retrieve("otter", mode="lexical")) == 1

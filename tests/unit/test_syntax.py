@@ -106,6 +106,19 @@ def test_scripts_without_blanks_are_compared_by_characters() -> None:
     assert not admits("制度 -加班", "加班制度")
 
 
+def test_vowel_signs_are_part_of_their_word() -> None:
+    assert admits('"दिन"', "तीस दिन।")
+    assert not admits('"दिन"', "तीस दान।")
+    assert admits('दिन -"दान"', "तीस दिन।")
+    assert not admits('"දින"', "දාන")
+
+
+@pytest.mark.parametrize("word", ["अवकाश", "दिन", "วันลา", "résumé", "re\u0301sume\u0301", "كِتاب", "סֵפֶר"])
+def test_a_word_is_excluded_in_every_script(word: str) -> None:
+    assert read(f"leave -{word}").excluded == (folded(word),)
+    assert read(f"leave -{word}").text == "leave"
+
+
 @pytest.mark.parametrize(
     "query", ["RAG_DATA_DIR", "what is CVE-2025-64712?", "getUserName fails", "error E1042", '"a b" c']
 )
