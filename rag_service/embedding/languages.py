@@ -71,9 +71,11 @@ def without_accents(text: str) -> str:
     return unicodedata.normalize("NFKC", _MARKS.sub("", unicodedata.normalize("NFKD", text)))
 
 
-# Latin, Greek and Cyrillic accents (of the breves, not that of й), Hebrew points, Arabic vowel signs and tatweel.
+# Latin, Greek and Cyrillic accents (of the breves, not that of й), Hebrew points (not the marks that part words),
+# Arabic vowel signs and tatweel.
 _MARKS = re.compile(
-    "[\u0300-\u0305\u0307-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0640]|(?<![\u0438\u0418])\u0306"
+    "[\u0300-\u0305\u0307-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"
+    "\u0610-\u061a\u064b-\u065f\u0670\u0640]|(?<![\u0438\u0418])\u0306"
 )
 
 # The commonest grammatical words, by which a text's language is told and which are not worth indexing in it. English

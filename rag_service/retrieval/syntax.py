@@ -7,11 +7,10 @@ words (blanks, line ends, punctuation) does not count. Scripts without blanks ar
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
-from rag_service.embedding.languages import INDIC
+from rag_service.embedding.languages import INDIC, without_accents
 from rag_service.types import ConfirmedChunk
 
 _QUOTED = r'"(?P<straight>[^"]+)"|[“„](?P<curly>[^“”„]+)[”“]|«(?P<angled>[^«»]+)»'
@@ -25,7 +24,6 @@ _EXCLUDED = (
     rf"(?<!\S)-(?:(?P<word>[^\W\d_][{_SIGNED}][{_SIGNED}.'-]*)|{_QUOTED.replace('?P<', '?P<not_')})(?=[\s,;.?!)]|$)"
 )
 _OPERATOR = re.compile(f"{_EXCLUDED}|{_QUOTED}")
-_ACCENTS = re.compile("[\u0300-\u036f]")
 # Names that people copy: snake_case, dotted.names, paths, camelCase, codes such as CVE-2025-64712 or E1234.
 _IDENTIFIER = re.compile(
     r"(?<![\w.])(?:\w+_\w+|\w{2,}(?:\.\w{2,})+\w|\w+(?:::|->)\w+|(?=\w*[a-z][A-Z])[A-Za-z]\w{4,}"
@@ -121,5 +119,5 @@ def _says(text: str, phrase: str) -> bool:
 def folded(text: str) -> str:
     """The words of `text`, folded, with one blank around each."""
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", _ACCENTS.sub("", unicodedata.normalize("NFKD", text)))
+        text = without_accents(text)
     return f" {' '.join(_WORD.findall(text.casefold()))} "

@@ -106,6 +106,21 @@ def test_scripts_without_blanks_are_compared_by_characters() -> None:
     assert not admits("制度 -加班", "加班制度")
 
 
+@pytest.mark.parametrize(
+    ("quoted", "text"),
+    [
+        ("كتاب", "قرأت كِتابًا كِتاب"),
+        ("كِتاب", "كتـــاب"),
+        ("ספר", "סֵפֶר"),
+        ("בית ספר", "בית־ספר"),
+        ("елка", "ёлка"),
+        ("йод", "и\u0306од"),
+    ],
+)
+def test_words_are_equal_however_they_are_pointed(quoted: str, text: str) -> None:
+    assert admits(f'"{quoted}"', text)
+
+
 def test_vowel_signs_are_part_of_their_word() -> None:
     assert admits('"दिन"', "तीस दिन।")
     assert not admits('"दिन"', "तीस दान।")
