@@ -67,14 +67,17 @@ def is_newer(analyser: str) -> bool:
 
 
 def without_accents(text: str) -> str:
-    """Letters without the marks above and below them, in their plain form; й stays, it is a letter of its own."""
+    """Letters without the marks above and below them and without what is not seen, in their plain form.
+
+    й stays, it is a letter of its own; so do joiners and non-joiners, which part words in Persian and shape Indic ones.
+    """
     return unicodedata.normalize("NFKC", _MARKS.sub("", unicodedata.normalize("NFKD", text)))
 
 
 # Latin, Greek and Cyrillic accents (of the breves, not that of й), Hebrew points (not the marks that part words),
-# Arabic vowel signs and tatweel.
+# Arabic vowel signs and tatweel; soft hyphens and spaces of no width.
 _MARKS = re.compile(
-    "[\u0300-\u0305\u0307-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"
+    "[\u00ad\u200b\u2060\ufeff\u0300-\u0305\u0307-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"
     "\u0610-\u061a\u064b-\u065f\u0670\u0640]|(?<![\u0438\u0418])\u0306"
 )
 

@@ -18,7 +18,7 @@ _UNSPACED = "\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u4dbf\u
 _LETTER = rf"[^\W_{_UNSPACED}]"
 # `_` joins the parts of a name; at the edge of a word it is Markdown.
 _WORD = re.compile(rf"[{_UNSPACED}]|{_LETTER}++(?:(?:[{INDIC}]|_++(?={_LETTER})){_LETTER}*+)*+")
-_SIGNED = rf"\w\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u0670{INDIC}{_UNSPACED}"
+_SIGNED = rf"\w\u00ad\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u0670{INDIC}{_UNSPACED}"
 # A minus counts after a blank and before a word of two letters or more: not in "e-mail", "3 - 2", "--flag" or "rm -r".
 _EXCLUDED = (
     rf"(?<!\S)-(?:(?P<word>[^\W\d_][{_SIGNED}][{_SIGNED}.'-]*)|{_QUOTED.replace('?P<', '?P<not_')})(?=[\s,;.?!)]|$)"

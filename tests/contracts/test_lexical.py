@@ -121,6 +121,8 @@ def test_a_repeated_query_term_decides(language: Language) -> None:
         ("naïve", "naive"),
         ("Straße", "STRASSE"),
         ("ﬁle", "file"),
+        ("Ar\u00adbeits\u00adzeit\u00adre\u00adge\u00adlung", "Arbeitszeitregelung"),
+        ("max_\u200bupload_\u200bbytes", "max_upload_bytes"),
         ("ＡＢＣ１２３", "abc123"),
         ("ọ̀pọ̀", "opo"),
         ("ÅNGSTRÖM", "angstrom"),

@@ -121,6 +121,11 @@ def test_words_are_equal_however_they_are_pointed(quoted: str, text: str) -> Non
     assert admits(f'"{quoted}"', text)
 
 
+def test_soft_hyphens_and_spaces_of_no_width_do_not_count() -> None:
+    assert admits('"Arbeitszeit gilt"', "Die Ar\u00adbeits\u00adzeit\u200b gilt\ufeff.")
+    assert not admits("Regeln -Ar\u00adbeits\u00adzeit", "Regeln der Arbeitszeit")
+
+
 def test_vowel_signs_are_part_of_their_word() -> None:
     assert admits('"दिन"', "तीस दिन।")
     assert not admits('"दिन"', "तीस दान।")
