@@ -14,7 +14,9 @@ from rag_service.embedding.languages import INDIC, without_accents
 from rag_service.types import ConfirmedChunk
 
 _QUOTED = r'"(?P<straight>[^"]+)"|[“„](?P<curly>[^“”„]+)[”“]|«(?P<angled>[^«»]+)»'
-_UNSPACED = "\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_SOUTH_EAST = "\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff"
+_EAST = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_UNSPACED = _SOUTH_EAST + _EAST
 _LETTER = rf"[^\W_{_UNSPACED}]"
 # `_` joins the parts of a name; at the edge of a word it is Markdown.
 _WORD = re.compile(rf"[{_UNSPACED}]|{_LETTER}++(?:(?:[{INDIC}]|_++(?={_LETTER})){_LETTER}*+)*+")
@@ -32,6 +34,8 @@ _IDENTIFIER = re.compile(
 )
 _OPENING = "not_"
 _LONGEST_SEARCH = 12  # words beside the operators
+# What a word is about as long as, where no blanks show it: two characters of Han and Kana, four of Thai to Khmer.
+_COUNTED = re.compile(rf"[{_EAST}]{{1,2}}|[{_SOUTH_EAST}]{{1,4}}|[^\W{_UNSPACED}][^\s{_UNSPACED}]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def read(query: str, operators: Literal["auto", "on", "off"] = "auto") -> Questi
     text = _OPERATOR.sub(take, query)
     if not (phrases or excluded) or not folded(text).strip():
         return Question(query)
-    if operators == "auto" and len(_OPERATOR.sub(" ", query).split()) > _LONGEST_SEARCH:
+    if operators == "auto" and len(_COUNTED.findall(_OPERATOR.sub(" ", query))) > _LONGEST_SEARCH:
         return Question(query)
     return Question(" ".join(text.split()), tuple(dict.fromkeys(phrases)), tuple(dict.fromkeys(excluded)))
 

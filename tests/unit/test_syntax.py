@@ -66,6 +66,23 @@ def test_a_long_question_quotes_without_demanding_unless_told_to() -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "prose"),
+    [
+        (
+            "我想知道公司最近发布的员工手册里面提到的“弹性工作制度”是从什么时候开始实行的，以及哪些部门的员工可以申请这个制度？",
+            True,
+        ),
+        ("哪些部门的员工可以申请“弹性工作制度”？", False),
+        ("ฉันอยากทราบว่าพนักงานใหม่ที่เพิ่งเริ่มงานในเดือนนี้จะได้รับ “วันลา” ตั้งแต่เมื่อไร", True),
+        ("พนักงานใหม่ได้รับ “วันลา” เมื่อไร", False),
+        ('who may - and when - ask for "annual leave" in our self-service', False),
+    ],
+)
+def test_words_are_counted_where_no_blanks_part_them_too(query: str, prose: bool) -> None:
+    assert read(query).demands is not prose
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("The Annual  Leave\nis long.", True),
