@@ -71,8 +71,14 @@ def without_accents(text: str) -> str:
 
     й stays, it is a letter of its own; so do joiners and non-joiners, which part words in Persian and shape Indic ones.
     """
-    return unicodedata.normalize("NFKC", _MARKS.sub("", unicodedata.normalize("NFKD", text)))
+    plain = _MARKS.sub("", unicodedata.normalize("NFKD", text).replace("I\u0307", "i"))
+    for ligature, letters in _LIGATURES:
+        plain = plain.replace(ligature, letters)
+    return unicodedata.normalize("NFKC", plain)
 
+
+# Letters to Unicode, which takes apart the others.
+_LIGATURES = (("œ", "oe"), ("Œ", "OE"), ("æ", "ae"), ("Æ", "AE"))
 
 # Latin, Greek and Cyrillic accents (of the breves, not that of й), Hebrew points (not the marks that part words),
 # Arabic vowel signs and tatweel; soft hyphens and spaces of no width.

@@ -137,7 +137,7 @@ class Terms:
     def _terms(self, word: str, language: str) -> tuple[int, ...]:
         if _UNSPACED.match(word):
             return tuple(map(_id, _runs(word)))
-        made = tuple(map(_id, self._forms(word, language)))
+        made = tuple(_id(_plain(form)) for form in self._forms(word, language))
         known = self._ids[language]
         if len(known) >= _REMEMBERED:
             known.clear()
@@ -153,7 +153,7 @@ class Terms:
         if len(parts) > 1 and (_NAME.search(word) or not _JOINED.search(word)):
             yield word.casefold()
         for part in parts:
-            folded = part.casefold()
+            folded = _small(part, stemmer)
             if folded not in dropped:
                 yield self._stem(folded, stemmer) if stemmer else folded
 
@@ -175,6 +175,15 @@ def _words(text: str) -> list[str]:
     if text.isascii():
         return _ASCII_TOKEN.findall(text)
     return _TOKEN.findall(without_accents(text.encode("utf-8", "replace").decode()))
+
+
+def _small(part: str, stemmer: str) -> str:
+    """In small letters: I is the capital of ı in Turkish, whose endings go by such vowels. İ has become i before."""
+    return (part.replace("I", "ı") if stemmer == "turkish" else _plain(part)).casefold()
+
+
+def _plain(form: str) -> str:
+    return form if form.isascii() else form.replace("ı", "i")
 
 
 def _runs(run: str) -> Iterator[str]:

@@ -123,5 +123,5 @@ def _says(text: str, phrase: str) -> bool:
 def folded(text: str) -> str:
     """The words of `text`, folded, with one blank around each."""
     if not text.isascii():
-        text = without_accents(text)
+        text = without_accents(text).replace("ı", "i")
     return f" {' '.join(_WORD.findall(text.casefold()))} "

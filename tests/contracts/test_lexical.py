@@ -121,6 +121,11 @@ def test_a_repeated_query_term_decides(language: Language) -> None:
         ("naïve", "naive"),
         ("Straße", "STRASSE"),
         ("ﬁle", "file"),
+        ("cœur", "coeur"),
+        ("ŒUVRE", "oeuvre"),
+        ("læge", "laege"),
+        ("ışık hızı", "IŞIK HIZI"),
+        ("izin", "İZİN"),
         ("Ar\u00adbeits\u00adzeit\u00adre\u00adge\u00adlung", "Arbeitszeitregelung"),
         ("max_\u200bupload_\u200bbytes", "max_upload_bytes"),
         ("ＡＢＣ１２３", "abc123"),
@@ -138,6 +143,17 @@ def test_equal_words_written_differently_are_one_term(language: Language, one: s
     encoder = Bm25Encoder(language=language)
     assert document(encoder, one) == document(encoder, other) != {}
     assert query(encoder, one) == query(encoder, other) != {}
+
+
+@pytest.mark.parametrize("word", ["kızlar", "yıllarında", "kadınların", "sınırları", "internet", "izinler"])
+def test_a_turkish_word_in_capitals_is_reduced_as_in_small_letters(word: str) -> None:
+    capitals = word.replace("i", "İ").upper()
+    assert query(Bm25Encoder(language="turkish"), word) == query(Bm25Encoder(language="turkish"), capitals)
+
+
+def test_turkish_words_keep_their_vowels_until_they_are_reduced() -> None:
+    assert meets("turkish", "kız", "kızlar")
+    assert meets("turkish", "yıl", "yıllarında")
 
 
 def test_a_letter_that_only_looks_accented_stays_itself() -> None:

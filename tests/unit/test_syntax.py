@@ -138,6 +138,12 @@ def test_words_are_equal_however_they_are_pointed(quoted: str, text: str) -> Non
     assert admits(f'"{quoted}"', text)
 
 
+@pytest.mark.parametrize(("quoted", "text"), [("coeur", "cœur"), ("LÆGE", "laege"), ("ışık hızı", "IŞIK HIZI")])
+def test_ligatures_and_the_dotless_i_are_plain_letters(quoted: str, text: str) -> None:
+    assert admits(f'"{quoted}"', text)
+    assert admits(f'"{text}"', quoted)
+
+
 def test_soft_hyphens_and_spaces_of_no_width_do_not_count() -> None:
     assert admits('"Arbeitszeit gilt"', "Die Ar\u00adbeits\u00adzeit\u200b gilt\ufeff.")
     assert not admits("Regeln -Ar\u00adbeits\u00adzeit", "Regeln der Arbeitszeit")
