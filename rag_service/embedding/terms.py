@@ -111,7 +111,8 @@ class Terms:
     def _latin(self) -> str:
         if self._language in ("multilingual", "code"):
             return ""
-        return self._language if self._language in SNOWBALL and self._language not in _WRITTEN_IN else "english"
+        elsewhere = self._language in _WRITTEN_IN and self._language != "serbian"  # which is written in both
+        return self._language if self._language in SNOWBALL and not elsewhere else "english"
 
     @cached_property
     def _stemmers(self) -> dict[str, Stemmer.Stemmer]:
@@ -183,7 +184,8 @@ def _small(part: str, stemmer: str) -> str:
 
 
 def _plain(form: str) -> str:
-    return form if form.isascii() else form.replace("ı", "i")
+    """Without the accents that stemmers give: Serbian in Cyrillic becomes Latin with them."""
+    return form if form.isascii() else without_accents(form).replace("ı", "i")
 
 
 def _runs(run: str) -> Iterator[str]:

@@ -252,6 +252,22 @@ def test_a_named_language_needs_no_evidence() -> None:
     assert query(Bm25Encoder(language="german"), "und oder nicht") == {}
 
 
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ("kuća", "Kuće su velike."),
+        ("kucu", "Kuće su velike."),
+        ("kuću", "Куће су велике."),
+        ("кућу", "Kuće su velike."),
+        ("beograd", "у Београду"),
+        ("đaci", "ђаци"),
+        ("škola", "у школи"),
+    ],
+)
+def test_serbian_is_one_language_in_both_scripts(asked: str, text: str) -> None:
+    assert meets("serbian", asked, text)
+
+
 @pytest.mark.parametrize("named", LANGUAGES)
 def test_every_language_encodes(named: Language) -> None:
     found = document(Bm25Encoder(language=named), "2024 zebra ζέβρα зебра حمار ज़ेबरा 斑马")
