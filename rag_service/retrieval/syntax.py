@@ -20,6 +20,7 @@ _UNSPACED = _SOUTH_EAST + _EAST
 _LETTER = rf"[^\W_{_UNSPACED}]"
 # `_` joins the parts of a name; at the edge of a word it is Markdown.
 _WORD = re.compile(rf"[{_UNSPACED}]|{_LETTER}++(?:(?:[{INDIC}]|_++(?={_LETTER})){_LETTER}*+)*+")
+_ASCII_WORD = re.compile("[a-z0-9]++(?:_++[a-z0-9]++)*+")  # the same for most texts, in half the time
 _SIGNED = rf"\w\u00ad\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u0670{INDIC}{_UNSPACED}"
 # A minus counts after a blank and before a word of two letters or more: not in "e-mail", "3 - 2", "--flag" or "rm -r".
 _EXCLUDED = (
@@ -122,6 +123,6 @@ def _says(text: str, phrase: str) -> bool:
 
 def folded(text: str) -> str:
     """The words of `text`, folded, with one blank around each."""
-    if not text.isascii():
-        text = without_accents(text).replace("ı", "i")
-    return f" {' '.join(_WORD.findall(text.casefold()))} "
+    if text.isascii():
+        return f" {' '.join(_ASCII_WORD.findall(text.lower()))} "
+    return f" {' '.join(_WORD.findall(without_accents(text).replace('ı', 'i').casefold()))} "
