@@ -63,6 +63,23 @@ def test_a_phrase_must_occur_and_an_excluded_word_must_not_in_every_mode(library
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "dense", "lexical"])
+def test_words_are_compared_however_they_are_written_in_every_mode(team: Team, mode: str) -> None:
+    team.put("The _annual_ leave is a _draft_.", external_id="markdown")
+    team.put("Die Ar\u00adbeits\u00adzeit gilt.", external_id="html")
+    team.put("هذا كِتاب", external_id="pointed")
+    team.put("Un cœur simple", external_id="ligature")
+    team.drain()
+    for quoted, found in [
+        ("annual leave", "markdown"),
+        ("Arbeitszeit gilt", "html"),
+        ("كتاب", "pointed"),
+        ("coeur simple", "ligature"),
+    ]:
+        assert names(team.retrieve(f'"{quoted}"', mode=mode)) == [found]
+    assert names(team.retrieve("leave gilt -draft", mode=mode, top_k=1)) == ["html"]
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense", "lexical"])
 def test_the_one_passage_with_the_phrase_is_found_however_many_have_its_words(team: Team, mode: str) -> None:
     many = [{"text": f"blue whale, whale blue {n}", "acl": {"public": True}} for n in range(300)]
     assert team.manager.post("/v1/documents:batch", json={"documents": many}).status_code == 200
