@@ -70,6 +70,12 @@ class Caller:
     def may_ask_for_others(self) -> bool:
         return "impersonate" in self.scopes and not self.fixed
 
+    def team_of(self, named: str | None) -> str | None:
+        """The team that an administrator means, None for all. Raises InvalidRequest when the header names another."""
+        if named is not None and self.team and named != self.team:
+            raise InvalidRequest("X-Rag-Team names another team than the request. Leave one of them out.")
+        return (self.team or None) if named is None else named
+
     def asking_again(self, as_user: Mapping[str, Any] | None) -> AsUser | None:
         """Whom a question was asked for, if this caller may ask for others now; what was stored gives no rights."""
         return AsUser.model_validate(as_user) if as_user is not None and self.may_ask_for_others else None

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeAlias
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from rag_service.api.auth import Administrator
+from rag_service.api.auth import Administrator, Caller
 from rag_service.api.jobs import Retried
 from rag_service.api.schemas import After, Failure, Limit, Listing, Model, Service
 from rag_service.api.strict import StrictRoute
@@ -22,6 +22,7 @@ router = APIRouter(prefix="/v1/admin", tags=["administration"], route_class=Stri
 
 _Text: TypeAlias = Annotated[str | None, Query(max_length=100)]
 _Name: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+_WHICH_TEAM = "That of X-Rag-Team, where not given; without either all teams."
 
 
 class FailedAttempt(BaseModel):
@@ -77,16 +78,16 @@ class DeadLetter(BaseModel):
 class LetterQuery(Model):
     """Which letters: all conditions hold; none at all means every letter of the service."""
 
-    team: _Name | None = None
+    team: _Name | None = Field(None, description=_WHICH_TEAM)
     kind: JobKind | None = None
     error_class: ErrorClass | None = None
     code: _Name | None = None
     source: _Name | None = None
     document: _Name | None = None
 
-    def narrowing(self) -> LetterFilter:
+    def narrowing(self, caller: Caller) -> LetterFilter:
         return LetterFilter(
-            team_id=self.team,
+            team_id=caller.team_of(self.team),
             kind=self.kind,
             error_class=self.error_class,
             code=self.code,
@@ -109,8 +110,11 @@ class Letters(Model):
             raise ValueError("give either ids or filter")
         return self
 
-    def which(self) -> LetterFilter:
-        return LetterFilter(ids=self.ids) if self.filter is None else self.filter.narrowing()
+    def which(self, caller: Caller) -> LetterFilter:
+        """Raises InvalidRequest when filter and X-Rag-Team name different teams."""
+        if self.filter is None:
+            return LetterFilter(ids=self.ids, team_id=caller.team_of(None))
+        return self.filter.narrowing(caller)
 
 
 class RetriedLetters(BaseModel):
@@ -127,9 +131,9 @@ class DiscardedLetters(BaseModel):
 @router.get("/dead-letters")
 def list_dead_letters(
     service: Service,
-    _: Administrator,
+    caller: Administrator,
     *,
-    team: _Text = None,
+    team: Annotated[str | None, Query(max_length=100, description=_WHICH_TEAM)] = None,
     kind: JobKind | None = None,
     error_class: ErrorClass | None = None,
     code: _Text = None,
@@ -138,22 +142,22 @@ def list_dead_letters(
     limit: Limit = 50,
     after: After = None,
 ) -> Listing[DeadLetter]:
-    """List the jobs that gave up, of all teams, newest first. They stay until they are retried or discarded."""
-    values: dict[str, Any] = {"team_id": team, "kind": kind, "error_class": error_class, "code": code}
-    narrowing = LetterFilter(**values, source_id=source, document_id=document)
+    """List the jobs that gave up, of all teams or of one, newest first, until they are retried or discarded."""
+    values: dict[str, Any] = {"kind": kind, "error_class": error_class, "code": code, "source_id": source}
+    narrowing = LetterFilter(**values, team_id=caller.team_of(team), document_id=document)
     with service.database.read() as connection:
         page = dead_letters.page(connection, narrowing, limit=limit, after=after)
     return Listing[DeadLetter].of(page, DeadLetter.of)
 
 
 @router.post("/dead-letters:retry", status_code=202)
-def retry_dead_letters(service: Service, _: Administrator, letters: Letters) -> RetriedLetters:
+def retry_dead_letters(service: Service, caller: Administrator, letters: Letters) -> RetriedLetters:
     """Queue these jobs again, as if they were new. What they had given up with stays visible on the job."""
-    done = service.dead_letters.retry(letters.which())
+    done = service.dead_letters.retry(letters.which(caller))
     return RetriedLetters(retried=done.handled, superseded=done.superseded)
 
 
 @router.post("/dead-letters:discard")
-def discard_dead_letters(service: Service, _: Administrator, letters: Letters) -> DiscardedLetters:
+def discard_dead_letters(service: Service, caller: Administrator, letters: Letters) -> DiscardedLetters:
     """Put these letters away for good. Their jobs and documents stay failed, with the reason."""
-    return DiscardedLetters(discarded=service.dead_letters.discard(letters.which()).handled)
+    return DiscardedLetters(discarded=service.dead_letters.discard(letters.which(caller)).handled)

@@ -11,7 +11,6 @@ from rag_service.api.auth import Administrator, Caller
 from rag_service.api.schemas import Model, Service
 from rag_service.api.strict import StrictRoute
 from rag_service.db import idempotency
-from rag_service.errors import InvalidRequest
 from rag_service.ingest.estimate import Estimate
 from rag_service.ingest.reindex import Order
 from rag_service.types import FromStage
@@ -59,11 +58,9 @@ class ReindexIn(Model):
     def order(self, caller: Caller) -> Order:
         """Raises InvalidRequest when scope and X-Rag-Team name different teams."""
         scope = self.scope
-        if scope.team and caller.team and scope.team != caller.team:
-            raise InvalidRequest("X-Rag-Team names another team than scope. Leave one of them out.")
         return Order(
             from_stage=self.from_stage,
-            team=scope.team or caller.team or None,
+            team=caller.team_of(scope.team),
             collection=scope.collection,
             source=scope.source,
             filter=scope.filter or None,

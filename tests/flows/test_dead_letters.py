@@ -377,6 +377,22 @@ def test_letters_survive_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert job(team, made["job_id"])["retried"][0]["was"]["code"] == "out_of_order"
 
 
+def test_an_admin_key_that_names_its_team_reaches_no_letter_of_another(
+    service: Service, team: Team, other_team: Team, embedding_fails: Any
+) -> None:
+    embedding_fails(RagError(code="no"))
+    mine, theirs = team.put("Mine.")["job_id"], other_team.put("Theirs.")["job_id"]
+    service.work()
+    assert [letter["job_id"] for letter in team.admin.get(LETTERS).json()["data"]] == [mine]
+    assert team.admin.get(LETTERS, params={"team": other_team.id}).status_code == 422
+    for action, done in (("retry", "retried"), ("discard", "discarded")):
+        said = {"filter": {"team": other_team.id}}
+        assert team.admin.post(f"{LETTERS}:{action}", json=said).status_code == 422
+        assert team.admin.post(f"{LETTERS}:{action}", json={"ids": [theirs]}).json()[done] == 0
+    assert team.admin.post(f"{LETTERS}:discard", json={"filter": {}}).json() == {"discarded": 1}
+    assert [letter["job_id"] for letter in letters(other_team)] == [theirs]
+
+
 @pytest.mark.parametrize("body", [{}, {"ids": []}, {"ids": ["a"], "filter": {}}, {"filter": {"colour": "red"}}])
 def test_it_must_be_clear_which_letters_are_meant(service: Service, body: dict[str, Any]) -> None:
     for action in ("retry", "discard"):
