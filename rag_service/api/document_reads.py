@@ -161,11 +161,7 @@ def get_document_text(service: Service, caller: Reader, document_id: Id) -> Docu
 
 @router.get("/{document_id}/chunks")
 def list_document_chunks(
-    service: Service,
-    caller: Reader,
-    document_id: Id,
-    limit: Limit = 50,
-    after: Annotated[str | None, Query(pattern="^[0-9]{1,9}$", description="`next_cursor` of the page before.")] = None,
+    service: Service, caller: Reader, document_id: Id, limit: Limit = 50, after: After = None
 ) -> Listing[ChunkRecord]:
     """The chunks of the version that answers, in reading order."""
     with service.database.read() as connection:

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from rag_service.db.authors import Author, current_author
-from rag_service.db.pages import Page
+from rag_service.db.pages import Page, number_of
 from rag_service.db.tables import audit_head, audit_log
 from rag_service.types import utc_now
 
@@ -24,6 +24,8 @@ Outcome: TypeAlias = Literal["done", "refused"]
 
 GENESIS = "0" * 64
 _AT_ONCE = 1_000
+# As many as 64 bits hold of any number.
+_DIGITS = 18
 BEFORE_ALL = -(2**63)
 
 
@@ -123,10 +125,10 @@ def append(connection: Connection, entries: Sequence[Entry]) -> None:
 
 
 def page(connection: Connection, narrowing: AuditFilter, *, limit: int, after: str | None) -> Page[Recorded]:
-    """Newest first. `after` is the `next_cursor` of the page before."""
+    """Newest first. `after` is the `next_cursor` of the page before. Raises InvalidRequest for one that is none."""
     query = _narrowed(narrowing)
     if after is not None:
-        query = query.where(audit_log.c.seq < (int(after) if after.isdecimal() else 0))
+        query = query.where(audit_log.c.seq < number_of(after, _DIGITS))
     rows = connection.execute(query.order_by(audit_log.c.seq.desc()).limit(limit + 1)).all()
     shown = [_from_row(row) for row in rows[:limit]]
     return Page(shown, str(shown[-1].seq) if len(rows) > limit else None)

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, 
 from rag_service.access import AccessScope
 from rag_service.db.acls import readable_few, scope_parameters
 from rag_service.db.gathered import Gathered
-from rag_service.db.pages import Page
+from rag_service.db.pages import Page, number_of
 from rag_service.db.tables import chunks, collections, documents, index_versions, indexed_documents
 from rag_service.types import Chunk, ChunkText, ConfirmedChunk
 
@@ -102,7 +102,7 @@ def page(connection: Connection, document_id: str, *, limit: int, after: str | N
     """In the active index version, in reading order; the cursor is the ordinal of the last one shown."""
     query = select(chunks).where(_active(document_id)).order_by(chunks.c.ordinal)
     if after is not None:
-        query = query.where(chunks.c.ordinal > (int(after) if after.isdecimal() else -1))
+        query = query.where(chunks.c.ordinal > number_of(after))
     rows = connection.execute(query.limit(limit + 1)).all()
     shown = [_chunk(row) for row in rows[:limit]]
     return Page(shown, str(shown[-1].ordinal) if len(rows) > limit else None)

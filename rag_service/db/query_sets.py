@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, or_, select, updat
 from sqlalchemy.exc import IntegrityError
 
 from rag_service.db.judged import labelled_queries, query_sets
-from rag_service.db.pages import Page, fetch_page
+from rag_service.db.pages import Page, fetch_page, number_of
 from rag_service.db.tables import collections, documents
 from rag_service.errors import Conflict, InvalidRequest, LimitExceeded, NotFound
 from rag_service.types import LabelledQuery, new_id, utc_now
@@ -138,9 +138,7 @@ def query_page(connection: Connection, query_set: QuerySet, *, limit: int, after
     """In their order. Raises InvalidRequest for an `after` that no page gave."""
     query = _in_order(query_set)
     if after is not None:
-        if not (after.isascii() and after.isdecimal() and len(after) < 10):
-            raise InvalidRequest("after is no cursor. Send the next_cursor of the page before.")
-        query = query.where(labelled_queries.c.position > int(after))
+        query = query.where(labelled_queries.c.position > number_of(after))
     rows = connection.execute(query.limit(limit + 1)).all()
     shown = rows[:limit]
     return Page([_query(row) for row in shown], str(shown[-1].position) if len(rows) > limit else None)

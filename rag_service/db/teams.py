@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,8 @@ from rag_service.db.tables import keys, teams
 from rag_service.errors import Conflict, NotFound
 from rag_service.types import ApiKey, Team, new_id, utc_now
 
+# Whoever makes a team may choose its id.
+_ID = re.compile(r"[a-z0-9][a-z0-9-]*")
 # Asked by every request: made once.
 _TEAM = select(teams).where(teams.c.id == bindparam("team"))
 _KEY = select(keys).where(keys.c.hash == bindparam("hash"))
@@ -39,7 +42,7 @@ def get(connection: Connection, team_id: str) -> Team:
 
 
 def page(connection: Connection, *, limit: int, after: str | None) -> Page[Team]:
-    return fetch_page(connection, select(teams), teams, _team, limit=limit, after=after)
+    return fetch_page(connection, select(teams), teams, _team, limit=limit, after=after, ids=_ID)
 
 
 def add_key(

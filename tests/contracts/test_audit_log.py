@@ -17,6 +17,7 @@ from rag_service.db import Connection, Database, audit
 from rag_service.db.audit import AuditFilter, Recorded
 from rag_service.db.audit_chain import Chain, verify
 from rag_service.db.authors import Author, authored_by
+from rag_service.errors import InvalidRequest
 from rag_service.types import utc_now
 from tests.contracts.sql_variants import VARIANTS, migrated
 
@@ -282,7 +283,9 @@ def test_entries_are_listed_newest_first_page_by_page_and_narrowed(whole: Databa
     assert listed(action="pa%")[0] == []
     assert listed(since=utc_now())[0] == []
     assert len(listed(action="page.*", since=utc_now() - timedelta(hours=1), until=utc_now())[0]) == 11
-    assert listed(after="no cursor of ours")[0] == []
+    for wrong in ("no cursor of ours", "", "9" * 19):
+        with pytest.raises(InvalidRequest, match="no cursor"):
+            listed(after=wrong)
 
 
 def test_context_goes_with_threads_that_are_handed_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Service, Team
+from tests.security.test_routes import own_everything
 
 # Names that the routes know, so that random bodies get past the first check now and then.
 NAMES = (
@@ -151,3 +153,21 @@ def test_no_address_breaks_a_route(own: Team, operations: list[tuple[str, str, s
         )
     answer = own.admin.get(address, params=query)
     assert answer.status_code < 500, (name, answer.text)
+
+
+def test_no_list_takes_a_cursor_that_no_page_gave(service: Service, tmp_path: Path) -> None:
+    owned = own_everything(service, tmp_path, "paged")
+    lists = [
+        (operation["operationId"], path.format(**owned.ids))
+        for path, item in service.anonymous.get("/openapi.json").json()["paths"].items()
+        for operation in item.values()
+        if any(parameter.get("name") == "after" for parameter in operation.get("parameters", ()))
+    ]
+    assert len(lists) > 15
+    for name, address in lists:
+        # Teams are named by people: to them, that is the place of a team that has gone.
+        named = () if name == "list_teams" else ("zzz", "9" * 26)
+        for wrong in ("", "No cursor", "\u00b2", *named):
+            answer = owned.team.admin.get(address, params={"after": wrong})
+            assert answer.status_code == 422, (name, wrong)
+            assert answer.json()["detail"] == "after is no cursor. Send the next_cursor of the page before.", name
