@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, TypeAlias
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
 
 from rag_service.access import scope_of
@@ -108,12 +108,30 @@ class EventRecord(BaseModel):
         return cls(at=event.at, kind=event.kind, version=event.version, detail=dict(event.detail))
 
 
+async def _metadata_of(
+    request: Request, _: Annotated[str | None, Query(alias=f"{_METADATA}*", description="A value of this key.")] = None
+) -> dict[str, str]:
+    """A dependency: the values by the keys that they are wanted of. Raises InvalidRequest."""
+    wanted = {}
+    for name, value in request.query_params.items():
+        if not name.startswith(_METADATA):
+            continue
+        key = name.removeprefix(_METADATA)
+        if not METADATA_KEY.fullmatch(key):
+            raise InvalidRequest("A metadata key is made of 1 to 64 letters, digits, _ or -.")
+        wanted[key] = value
+    return wanted
+
+
+_MetadataQuery: TypeAlias = Annotated[dict[str, str], Depends(_metadata_of)]
+
+
 @router.get("")
 def list_documents(
-    request: Request,
     service: Service,
     caller: Reader,
     *,
+    wanted: _MetadataQuery,
     status: DocumentStatus | None = None,
     source: _Text = None,
     collection: _Text = None,
@@ -125,7 +143,6 @@ def list_documents(
 
     `source` is an id, `collection` a name or an id. Any `metadata.<key>=<value>` narrows to documents with that value.
     """
-    wanted = _metadata_of(request)
     with service.database.read() as connection:
         place = None if collection is None else collections.get(connection, caller.team, collection).id
         narrowing = DocumentFilter(status, source, place, external_id, wanted)
@@ -234,15 +251,3 @@ def _collection_name(connection: Connection, document: Document, names: dict[str
         except NotFound:
             names[key] = None
     return names[key]
-
-
-def _metadata_of(request: Request) -> dict[str, str]:
-    wanted = {}
-    for name, value in request.query_params.items():
-        if not name.startswith(_METADATA):
-            continue
-        key = name.removeprefix(_METADATA)
-        if not METADATA_KEY.fullmatch(key):
-            raise InvalidRequest("A metadata key is made of 1 to 64 letters, digits, _ or -.")
-        wanted[key] = value
-    return wanted

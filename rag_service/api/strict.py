@@ -1,12 +1,17 @@
-"""JSON bodies as the standard has them: finite numbers, storable text, nothing nested without end."""
+"""Requests taken at their word: parameters that the route knows, and JSON bodies as the standard has them.
+
+Their numbers are finite, their text can be stored, nothing is nested without end.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable, Coroutine
+from fnmatch import fnmatchcase
 from typing import Any, NoReturn, TypeVar
 
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
@@ -26,17 +31,33 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class StrictRoute(APIRoute):
-    """A route whose JSON body is read by `loads`, and whose address holds no NUL."""
+    """A route whose JSON body is read by `loads`, and whose address holds no NUL and no parameter that it ignores."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+        handle, known = super().get_route_handler(), _parameters(self.dependant)
 
         async def strictly(request: Request) -> Response:
             if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
                 raise InvalidRequest("The address contains NUL. Leave it out.", code="invalid_text")
+            _check_parameters(request, known)
             return await handle(_StrictRequest(request.scope, request.receive))
 
         return strictly
+
+
+def _parameters(dependant: Dependant) -> list[str]:
+    """The names that a query may have; one that ends in `*` stands for all that begin like it."""
+    own = [field.alias for field in dependant.query_params]
+    return own + [name for one in dependant.dependencies for name in _parameters(one)]
+
+
+def _check_parameters(request: Request, known: list[str]) -> None:
+    """Raises RequestValidationError: a misspelt parameter would be left out of account, also of what is deleted."""
+    unknown = [name for name in request.query_params if not any(fnmatchcase(name, one) for one in known)]
+    if unknown:
+        takes = f"This route takes {', '.join(known)}." if known else "This route takes none."
+        said = {"type": "unknown_parameter", "msg": f"There is no such parameter. {takes}"}
+        raise RequestValidationError([{**said, "loc": ("query", name)} for name in unknown])
 
 
 class _StrictRequest(Request):

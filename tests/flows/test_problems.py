@@ -122,6 +122,24 @@ def test_an_address_with_nul_is_422(team: Team, path: str) -> None:
     assert problem(team.manager.get(path), 422)["code"] == "invalid_text"
 
 
+@pytest.mark.parametrize(
+    ("method", "address", "named", "known"),
+    [
+        ("DELETE", "/v1/sources/src_1?document=keep", "document", "This route takes documents."),
+        ("GET", "/v1/jobs?status=failed&limit=1", "status", "takes state, kind, source, document, limit, after."),
+        ("GET", "/v1/documents?metadatum.k=1", "metadatum.k", "takes status, source, collection, external_id, "),
+        ("GET", "/v1/admin/audit?actions=x", "actions", "takes limit, after, action, target, key, request_id, "),
+        ("GET", "/v1/documents/doc_1?repeat-me-not%20=1", "(unreadable name)", "This route takes none."),
+    ],
+)
+def test_a_parameter_that_the_route_does_not_know_is_422(
+    team: Team, method: str, address: str, named: str, known: str
+) -> None:
+    body = problem(team.manager.request(method, address), 422)
+    assert (body["errors"][0]["location"], body["errors"][0]["field"]) == ("query", named)
+    assert known in body["detail"]
+
+
 def test_a_request_keeps_its_id_if_it_is_a_sensible_one(service: Service) -> None:
     given = service.anonymous.get("/livez", headers={"X-Request-Id": "trace-1/a:b.c"})
     assert given.headers["X-Request-Id"] == "trace-1/a:b.c"

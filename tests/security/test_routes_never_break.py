@@ -110,9 +110,25 @@ def own(service: Service) -> Team:
 
 @pytest.fixture(scope="module")
 def operations(service: Service) -> list[tuple[str, str, str]]:
+    return [(operation["operationId"], method, path) for path, method, operation in described(service)]
+
+
+@pytest.fixture(scope="module")
+def parameters(service: Service) -> dict[str, list[str]]:
+    """Of what is read: the parameters that its query may have."""
+    return {
+        operation["operationId"]: [
+            one["name"].replace("*", "a") for one in operation["parameters"] if one.get("in") == "query"
+        ]
+        for _, method, operation in described(service)
+        if method == "get"
+    }
+
+
+def described(service: Service) -> list[tuple[str, str, dict[str, Any]]]:
     paths = service.anonymous.get("/openapi.json").json()["paths"]
     return [
-        (operation["operationId"], method, path)
+        (path, method, operation)
         for path, item in paths.items()
         for method, operation in item.items()
         if path.startswith("/v1/")
@@ -140,14 +156,15 @@ def test_no_body_breaks_a_route(own: Team, operations: list[tuple[str, str, str]
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_no_address_breaks_a_route(own: Team, operations: list[tuple[str, str, str]], data: st.DataObject) -> None:
+def test_no_address_breaks_a_route(
+    own: Team, operations: list[tuple[str, str, str]], parameters: dict[str, list[str]], data: st.DataObject
+) -> None:
     junk = st.one_of(st.sampled_from(("0", "-1", "9" * 30, "true", "", "ready", "default")), st.text(max_size=30))
     name, _, path = data.draw(st.sampled_from([row for row in operations if row[1] == "get"]))
-    parameters = [part.strip("{}") for part in path.split("/") if part.startswith("{")]
-    names = ("limit", "after", "status", "source", "collection", "external_id", "state", "kind", "metadata.a")
-    query = data.draw(st.dictionaries(st.sampled_from(names), junk, max_size=4))
+    names = st.sampled_from([*parameters[name], "unknown"])
+    query = data.draw(st.dictionaries(names, junk, max_size=4))
     address = path
-    for parameter in parameters:
+    for parameter in [part.strip("{}") for part in path.split("/") if part.startswith("{")]:
         address = address.replace(
             f"{{{parameter}}}", data.draw(st.from_regex(r"[A-Za-z0-9_.:~%-]{1,40}", fullmatch=True))
         )
@@ -159,8 +176,7 @@ def test_no_list_takes_a_cursor_that_no_page_gave(service: Service, tmp_path: Pa
     owned = own_everything(service, tmp_path, "paged")
     lists = [
         (operation["operationId"], path.format(**owned.ids))
-        for path, item in service.anonymous.get("/openapi.json").json()["paths"].items()
-        for operation in item.values()
+        for path, _, operation in described(service)
         if any(parameter.get("name") == "after" for parameter in operation.get("parameters", ()))
     ]
     assert len(lists) > 15
