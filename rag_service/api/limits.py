@@ -162,7 +162,15 @@ class _Body:
 
 
 def is_form(headers: Headers) -> bool:
-    return headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data"
+    return _kind(headers) == "multipart/form-data"
+
+
+def is_json(headers: Headers) -> bool:
+    return _kind(headers) == "application/json"
+
+
+def _kind(headers: Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def too_large(limit: int) -> LimitExceeded:

@@ -29,6 +29,10 @@ _MOST_ERRORS = 20
 _LONGEST_INSTANCE = 500
 _PLAIN = re.compile(r"[\w.$-]{1,80}", re.ASCII)
 
+NO_BODY = "Send a JSON body."
+# What pydantic says of these names our classes.
+_NO_OBJECT = frozenset({"model_type", "model_attributes_type", "dict_type"})
+
 _HTTP = {
     400: ("bad_request", "The body cannot be read. Check that it is complete and that its Content-Type is right."),
     404: ("no_such_route", "There is no such route. `/openapi.json` lists them all."),
@@ -112,7 +116,7 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "location": str(error["loc"][0]) if error["loc"] else "body",
             "field": ".".join(_shown(part) for part in error["loc"][1:]),
             "code": str(error["type"]),
-            "message": str(error["msg"]).removeprefix("Value error, "),
+            "message": _said(error),
         }
         for error in errors[:_MOST_ERRORS]
     ]
@@ -155,6 +159,14 @@ def _methods_here(request: Request) -> set[str]:
     exact = [route for route in here if route.path == request.scope["path"]]
     acting = [route for route in here if "}:" in route.path]
     return {method for route in exact or acting or here for method in route.methods or ()}
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    if error["type"] == "missing" and tuple(error["loc"]) == ("body",):
+        return NO_BODY
+    if error["type"] in _NO_OBJECT:
+        return "Input should be a JSON object"
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def _shown(part: object) -> str:

@@ -19,7 +19,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from rag_service.errors import InvalidRequest
+from rag_service.api.limits import is_json
+from rag_service.api.problems import NO_BODY
+from rag_service.errors import InvalidRequest, UnsupportedDocument
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -61,9 +63,20 @@ def _check_parameters(request: Request, known: list[str]) -> None:
 
 
 class _StrictRequest(Request):
+    async def body(self) -> bytes:
+        body = await super().body()
+        if body and not is_json(self.headers):
+            raise UnsupportedDocument(
+                "Send the body as JSON, with the header Content-Type: application/json.",
+                code="unsupported_content_type",
+            )
+        return body
+
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
             body = await self.body()
+            if not body:
+                raise InvalidRequest(NO_BODY)
             self._json = loads(body) if len(body) <= _INLINE_BYTES else await run_in_threadpool(loads, body)
         return self._json
 

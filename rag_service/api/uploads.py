@@ -12,7 +12,7 @@ from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 from starlette.datastructures import UploadFile
 
-from rag_service.api.limits import is_form
+from rag_service.api.limits import is_form, is_json
 from rag_service.api.schemas import AclModel, MetadataIn, Model
 from rag_service.api.strict import loads, storable, unstorable, validated
 from rag_service.errors import InvalidRequest, LimitExceeded, UnsupportedDocument
@@ -205,8 +205,7 @@ def bodies(json_model: type[BaseModel], form_model: type[BaseModel]) -> dict[str
 
 
 async def _json(request: Request, model: type[M]) -> M:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    if not is_json(request.headers):
         raise UnsupportedDocument(
             "Send application/json with a text, or multipart/form-data with a file.", code="unsupported_content_type"
         )

@@ -71,6 +71,17 @@ def test_a_body_that_cannot_be_understood_is_422_and_is_not_repeated(team: Team,
     problem(send(team.manager, body), 422)
 
 
+@pytest.mark.parametrize("path", ["/v1/retrieve", "/v1/collections", "/v1/documents", "/v1/documents:batch"])
+def test_a_body_that_is_not_what_the_route_takes_is_told_what_to_send(team: Team, path: str) -> None:
+    for kind in ("", "text/plain", "application/x-www-form-urlencoded", "application/jsonl"):
+        answer = team.manager.post(path, content=b'{"query": "repeat-me-not"}', headers={"Content-Type": kind})
+        body = problem(answer, 415)
+        assert (body["code"], "application/json" in body["detail"]) == ("unsupported_content_type", True)
+    assert problem(send(team.manager, b"", path), 422)["detail"] == "Send a JSON body."
+    for wrong in (b"null", b"[]", b'"repeat-me-not"'):
+        assert problem(send(team.manager, wrong, path), 422)["detail"] == "Input should be a JSON object."
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "9223372036854775808", "1" * 5000])
 @pytest.mark.parametrize(
     ("path", "body"),
