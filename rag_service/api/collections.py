@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from rag_service.api.auth import Manager, Member
 from rag_service.api.retrieval_options import RetrievalSettings
-from rag_service.api.schemas import After, Id, Limit, Listing, Model, Queued, Service
+from rag_service.api.schemas import After, Id, Limit, Listing, Model, Queued, Service, located
 from rag_service.api.storage import StorageSettings
 from rag_service.api.strict import StrictRoute
 from rag_service.db import collections
@@ -142,10 +142,10 @@ def update_collection(service: Service, caller: Manager, collection: Id, change:
 
 
 @router.delete("/{collection}", status_code=202)
-def delete_collection(service: Service, caller: Manager, collection: Id) -> Queued:
+def delete_collection(service: Service, caller: Manager, collection: Id, response: Response) -> Queued:
     """Delete a collection with its sources and documents. Nobody finds them from here on; a job purges the rest."""
     with service.database.read() as connection:
         found = collections.get(connection, caller.team, collection)
     if found.name == collections.DEFAULT:
         raise Conflict("Every team keeps its collection `default`. Delete its documents instead.")
-    return Queued(job_id=service.removal.collection(found))
+    return located(response, Queued(job_id=service.removal.collection(found)))

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from rag_service.api.auth import Caller, Ingester
-from rag_service.api.schemas import METADATA_KEY, AclModel, Id, Service, checked_metadata
+from rag_service.api.schemas import METADATA_KEY, AclModel, Id, Service, checked_metadata, located
 from rag_service.api.strict import StrictRoute
 from rag_service.api.uploads import (
     Content,
@@ -83,7 +83,7 @@ def create_document(
         collection = collections.get(connection, caller.team, upload.collection)
     target = Target(caller.team, collection.id)
     receipt = service.intake.accept(target, [incoming], on_conflict=upload.on_conflict)[0]
-    return _answer(response, Accepted.of(receipt))
+    return located(response, Accepted.of(receipt))
 
 
 @router.put("/{document_id}/content", status_code=202, openapi_extra=bodies(ContentIn, ContentForm))
@@ -113,7 +113,7 @@ def replace_document_content(
         metadata=document.metadata,
     )
     receipt = service.intake.accept(Target(caller.team, document.collection_id), [incoming])[0]
-    return _answer(response, Accepted.of(receipt))
+    return located(response, Accepted.of(receipt))
 
 
 @router.patch("/{document_id}/metadata", status_code=202)
@@ -131,7 +131,7 @@ def update_document_metadata(
         except ValueError as error:
             raise InvalidRequest(f"metadata: {error}.") from None
         receipt = service.intake.change_fields(transaction, document, metadata=merged)
-    return _answer(response, Accepted.of(receipt))
+    return located(response, Accepted.of(receipt))
 
 
 @router.patch("/{document_id}/acl", status_code=202)
@@ -142,7 +142,7 @@ def replace_document_acl(
     with service.database.transaction() as transaction:
         document = _live(transaction.connection, caller, document_id)
         receipt = service.intake.change_acl(transaction, document, acl.acl())
-    return _answer(response, Accepted.of(receipt))
+    return located(response, Accepted.of(receipt))
 
 
 @router.delete("/{document_id}", status_code=202)
@@ -162,7 +162,7 @@ def delete_document(service: Service, caller: Ingester, document_id: Id, respons
         job_id=job_id,
         deduplicated=False,
     )
-    return _answer(response, gone)
+    return located(response, gone)
 
 
 def _live(connection: Connection, caller: Caller, document_id: str) -> Document:
@@ -170,9 +170,3 @@ def _live(connection: Connection, caller: Caller, document_id: str) -> Document:
     if document.is_deleted:
         raise NotFound(documents.UNKNOWN)
     return document
-
-
-def _answer(response: Response, accepted: Accepted) -> Accepted:
-    if accepted.job_id is not None:
-        response.headers["Location"] = f"/v1/jobs/{accepted.job_id}"
-    return accepted

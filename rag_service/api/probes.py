@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from rag_service.api.auth import AsUser, Caller, Manager
-from rag_service.api.schemas import After, Id, Limit, Listing, Model, Name, Queued, Service
+from rag_service.api.schemas import After, Id, Limit, Listing, Model, Name, Queued, Service, located
 from rag_service.api.strict import StrictRoute
 from rag_service.db import Connection, Transaction, collections, probes, sources
 from rag_service.db.probes import Probe, Run
@@ -269,13 +269,13 @@ def delete_probe(service: Service, caller: Manager, probe_id: Id) -> None:
 
 
 @router.post("/{probe_id}/run", status_code=202)
-def run_probe(service: Service, caller: Manager, probe_id: Id) -> Queued:
+def run_probe(service: Service, caller: Manager, probe_id: Id, response: Response) -> Queued:
     """Run a probe now, also a paused one, or name the run that is on its way."""
     with service.database.transaction() as transaction:
         probe = probes.get(transaction.connection, caller.team, probe_id)
         job_id = service.probing.prober.start(transaction, probe)
         transaction.audit("probe.run_requested", probe.id, team=caller.team)
-        return Queued(job_id=job_id)
+        return located(response, Queued(job_id=job_id))
 
 
 @router.post("/{probe_id}/pause")

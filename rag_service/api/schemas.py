@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeAlias, TypeVar
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Path, Query, Request, Response
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -174,6 +174,21 @@ class Queued(BaseModel):
     """Work that goes on; follow it at `GET /v1/jobs/{job_id}`."""
 
     job_id: str | None
+
+
+class _OfAJob(Protocol):
+    @property
+    def job_id(self) -> str | None: ...
+
+
+J = TypeVar("J", bound=_OfAJob)
+
+
+def located(response: Response, answer: J) -> J:
+    """`answer`, which names the job that follows, if any does; Location then says where it is."""
+    if answer.job_id is not None:
+        response.headers["Location"] = f"/v1/jobs/{answer.job_id}"
+    return answer
 
 
 async def _runtime(request: Request) -> Runtime:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StringConstraints
 from pydantic.config import JsonDict
 
 import connectors
 from connectors.secret_fields import public_schema
 from rag_service.api.auth import AnyKey, Caller, Manager
-from rag_service.api.schemas import AclModel, After, Failure, Id, Limit, Listing, Model, Name, Queued, Service
+from rag_service.api.schemas import AclModel, After, Failure, Id, Limit, Listing, Model, Name, Queued, Service, located
 from rag_service.api.strict import StrictRoute
 from rag_service.db import Connection, Transaction, collections, documents, jobs, sources
 from rag_service.db.sources import Source
@@ -215,6 +215,7 @@ def delete_source(
     service: Service,
     caller: Manager,
     source_id: Id,
+    response: Response,
     documents: Annotated[
         Literal["delete", "keep"], Query(description="What becomes of its documents; kept ones keep their ACL.")
     ] = "delete",
@@ -222,11 +223,13 @@ def delete_source(
     """Delete a source, with its documents or without."""
     with service.database.read() as connection:
         source = sources.get(connection, caller.team, source_id)
-    return Queued(job_id=service.removal.source(source, keep_documents=documents == "keep"))
+    return located(response, Queued(job_id=service.removal.source(source, keep_documents=documents == "keep")))
 
 
 @router.post("/sources/{source_id}/sync", status_code=202)
-def sync_source(service: Service, caller: Manager, source_id: Id, sync: SyncIn | None = None) -> Queued:
+def sync_source(
+    service: Service, caller: Manager, source_id: Id, response: Response, sync: SyncIn | None = None
+) -> Queued:
     """Start a sync, or name the one that is on its way. `confirm_deletions` deletes what was held back."""
     confirmed = sync is not None and sync.confirm_deletions
     with service.database.transaction() as transaction:
@@ -237,7 +240,7 @@ def sync_source(service: Service, caller: Manager, source_id: Id, sync: SyncIn |
             raise Conflict("A sync is on its way already. Confirm deletions when it has ended.", code="sync_running")
         job_id = service.syncer.start(transaction, source, confirm_deletions=confirmed)
         transaction.audit("source.sync_requested", source.id, team=caller.team, confirm_deletions=confirmed)
-        return Queued(job_id=job_id)
+        return located(response, Queued(job_id=job_id))
 
 
 @router.post("/sources/{source_id}/pause")

@@ -64,6 +64,28 @@ def test_a_write_points_to_the_job_that_follows_and_the_job_says_how_it_ended(te
     assert {"parse", "chunk", "embed", "index"} <= job["stages_ms"].keys()
 
 
+def test_every_answer_with_a_job_points_to_it(team: Team, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(LEAVE)
+    source = team.admin.post("/v1/sources", json={"name": "s", "type": "files", "config": {"root": str(tmp_path)}})
+    team.manager.post("/v1/collections", json={"name": "passing"}).raise_for_status()
+    probe = {"name": "p", "query": "leave", "expect": {"nothing": True}}
+    probe_id = team.manager.post("/v1/probes", json=probe).json()["id"]
+    document = team.put(LEAVE)["id"]
+    for method, path in (
+        ("POST", f"/v1/sources/{source.json()['id']}/sync"),
+        ("DELETE", f"/v1/sources/{source.json()['id']}"),
+        ("DELETE", "/v1/collections/passing"),
+        ("POST", f"/v1/probes/{probe_id}/run"),
+        ("PATCH", f"/v1/documents/{document}/metadata"),
+        ("DELETE", f"/v1/documents/{document}"),
+    ):
+        answer = team.manager.request(method, path, json={"year": 2026} if method == "PATCH" else None)
+        assert answer.status_code == 202, path
+        job = answer.json()["job_id"]
+        assert answer.headers.get("Location") == (f"/v1/jobs/{job}" if job else None), path
+        assert job or method == "PATCH", path
+
+
 def test_chunks_are_listed_in_reading_order_page_by_page(team: Team) -> None:
     text = "\n\n".join(f"## Part {n}\n\n" + f"Sentence {n} about topic {n}. " * 60 for n in range(8))
     made = team.put(text)
