@@ -112,8 +112,8 @@ class BodyLimit:
 
     def __init__(self, app: ASGIApp, *, json_bytes: int, upload_bytes: int, timeout_s: float = 30.0) -> None:
         self._app = app
-        self._json_bytes = json_bytes
-        self._form_bytes = upload_bytes + FORM_SLACK
+        self._json = json_bytes, _too_large(json_bytes)
+        self._form = upload_bytes + FORM_SLACK, _form_too_large(upload_bytes)
         self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,23 +121,24 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        limit = self._form_bytes if is_form(headers) else self._json_bytes
+        limit, refusal = self._form if is_form(headers) else self._json
         declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
-            response = problems.respond_to(scope, too_large(limit))
+            response = problems.respond_to(scope, LimitExceeded(refusal))
             response.headers["Connection"] = "close"
             await response(scope, receive, send)
             return
-        body = _Body(receive, limit, self._timeout_s)
+        body = _Body(receive, limit, refusal, self._timeout_s)
         await self._app(scope, body.receive, send)
 
 
 class _Body:
     """One request's body, as far as it has come."""
 
-    def __init__(self, receive: Receive, limit: int, timeout_s: float) -> None:
+    def __init__(self, receive: Receive, limit: int, refusal: str, timeout_s: float) -> None:
         self._receive = receive
         self._limit = limit
+        self._refusal = refusal
         self._timeout_s = timeout_s
         self._began: float | None = None
         self._received = 0
@@ -157,7 +158,7 @@ class _Body:
         self._received += len(message.get("body", b""))
         self._complete = not message.get("more_body", False)
         if self._received > self._limit:
-            raise too_large(self._limit)
+            raise LimitExceeded(self._refusal)
         return message
 
 
@@ -173,8 +174,12 @@ def _kind(headers: Headers) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def too_large(limit: int) -> LimitExceeded:
-    return LimitExceeded(f"The body is larger than {limit:,} bytes. Send less at once, or a larger document as a file.")
+def _too_large(limit: int) -> str:
+    return f"The body is larger than {limit:,} bytes. Send less at once, or a larger document as a file."
+
+
+def _form_too_large(largest: int) -> str:
+    return f"The form is too large: its file may have {largest:,} bytes. Split it, or raise RAG_MAX_UPLOAD_BYTES."
 
 
 def _overloaded() -> RetryableError:

@@ -216,7 +216,10 @@ async def read_form(request: Request, model: type[M]) -> tuple[M, str, str]:
     """The form as `model`, the name of its file, and the media type declared for it."""
     values: dict[str, Any] = {}
     name = declared = ""
-    async with request.form(max_files=1, max_fields=_MOST_FIELDS) as form:
+    async with request.form(max_files=_MOST_FIELDS, max_fields=_MOST_FIELDS) as form:
+        files = [field for field, value in form.multi_items() if isinstance(value, UploadFile)]
+        if len(files) > 1 or not set(files).isdisjoint(_JSON_FIELDS):
+            raise InvalidRequest("Send one file per request; metadata and acl are plain fields.")
         for field, value in form.multi_items():
             if isinstance(value, UploadFile):
                 name, declared = _file_name(value.filename or ""), value.content_type or ""

@@ -204,8 +204,17 @@ def test_a_file_over_the_limit_is_413(narrow: Service) -> None:
         return client.post("/v1/documents", files={"file": ("a.txt", b"x" * size)})
 
     assert upload(8_192).status_code == 202
-    assert problem(upload(8_193), 413)["code"] == "limit_exceeded"
-    assert problem(upload(8_192 + FORM_SLACK), 413)["code"] == "limit_exceeded"
+    for size in (8_193, 8_192 + FORM_SLACK):
+        body = problem(upload(size), 413)
+        assert body["code"] == "limit_exceeded"
+        assert "8,192 bytes. Split it, or raise RAG_MAX_UPLOAD_BYTES." in body["detail"]
+
+
+@pytest.mark.parametrize("second", [("file", ("b.txt", b"repeat-me-not")), ("acl", ("acl.json", b'{"public": true}'))])
+def test_a_form_with_another_file_is_told_that_it_takes_one(team: Team, second: Any) -> None:
+    for files in ([("file", ("a.txt", b"x")), second], [("file", ("a.txt", b"x"))] * 3, [second, second]):
+        body = problem(team.manager.post("/v1/documents", files=files), 422)
+        assert body["detail"] == "Send one file per request; metadata and acl are plain fields."
 
 
 def test_of_an_endless_body_no_more_is_read_than_the_limit() -> None:

@@ -96,11 +96,6 @@ def test_metadata_of_a_form_is_json_as_strict_as_a_body(team: Team, value: str) 
     assert (answer.status_code, "metadata" in answer.text or "text" in answer.text) == (422, True)
 
 
-def test_two_files_in_one_form_are_refused(team: Team) -> None:
-    files = [("file", ("a.md", MARKDOWN)), ("file", ("b.md", MARKDOWN))]
-    assert team.manager.post("/v1/documents", files=files).status_code == 400
-
-
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_another_kind_of_body_is_refused(team: Team, content_type: str) -> None:
     answer = team.manager.post("/v1/documents", content=b"hello", headers={"Content-Type": content_type})
