@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StringConstraints, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StringConstraints,
+    TypeAdapter,
+    model_validator,
+)
 
 from rag_service.api.schemas import Model
 from rag_service.retrieval.options import MAX_DEPTH, MAX_NEIGHBOURS, Expansion, Feedback, Recency
@@ -12,6 +22,15 @@ from rag_service.retrieval.plan import FusionSpec
 
 Share: TypeAlias = Annotated[float, Field(gt=0, le=1, strict=True)]
 _Most: TypeAlias = Annotated[StrictInt, Field(ge=0, le=MAX_NEIGHBOURS)]
+
+
+def _told_plainly(kind: Any) -> BeforeValidator:
+    """For a `kind` that may be a boolean instead: its errors name the fields as they were sent.
+
+    Those of the union would name the members of the union as if they were fields, and say of each what is wrong.
+    """
+    adapter = TypeAdapter[Any](kind)
+    return BeforeValidator(lambda value: value if isinstance(value, bool) else adapter.validate_python(value))
 
 
 class Weights(Model):
@@ -94,3 +113,8 @@ class ExpandIn(Model):
 
 class RerankIn(Model):
     depth: StrictInt | None = Field(None, ge=1, le=MAX_DEPTH, description="Passages to read; never fewer than top_k.")
+
+
+FeedbackOption: TypeAlias = Annotated[FeedbackIn | StrictBool, _told_plainly(FeedbackIn)]
+RerankOption: TypeAlias = Annotated[RerankIn | StrictBool, _told_plainly(RerankIn)]
+CollapseOption: TypeAlias = Annotated[StrictBool | Share, _told_plainly(Share)]

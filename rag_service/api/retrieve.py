@@ -10,7 +10,16 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StringConstraints
 
 from rag_service.api.auth import Asker, AsUser
-from rag_service.api.retrieval_options import ExpandIn, FeedbackIn, Fusion, RecencyIn, RerankIn, Share
+from rag_service.api.retrieval_options import (
+    CollapseOption,
+    ExpandIn,
+    FeedbackIn,
+    FeedbackOption,
+    Fusion,
+    RecencyIn,
+    RerankIn,
+    RerankOption,
+)
 from rag_service.api.schemas import Model, Service
 from rag_service.api.strict import StrictRoute
 from rag_service.api.tracing import remember
@@ -60,16 +69,16 @@ class RetrieveIn(Model):
     operators: Literal["auto", "on", "off"] = Field(
         "auto", description='Whether "exact words" and -word are demands; auto: in questions of up to 12 other words.'
     )
-    feedback: FeedbackIn | StrictBool = Field(False, description="Search again with words of the best passages.")
+    feedback: FeedbackOption = Field(False, description="Search again with words of the best passages.")
     diversity: StrictFloat | None = Field(
         None, gt=0, le=1, description="How much a passage loses for being like a better one."
     )
-    collapse_duplicates: StrictBool | Share = Field(
+    collapse_duplicates: CollapseOption = Field(
         False, description="Leave out near duplicates: the share of word triples in common, 0.8 where true."
     )
     recency: RecencyIn | None = None
     expand: ExpandIn | None = None
-    rerank: RerankIn | StrictBool | None = Field(None, description="As the service is set up, where not given.")
+    rerank: RerankOption | None = Field(None, description="As the service is set up, where not given.")
 
     def request(self) -> RetrievalRequest:
         """Raises InvalidRequest."""

@@ -270,6 +270,12 @@ def test_options_out_of_bounds_are_refused(library: Team, option: dict[str, Any]
     assert library.manager.post("/v1/retrieve", json={"query": "x", **option}).status_code == 422
 
 
+def test_what_is_wrong_with_an_option_is_said_once_and_of_the_field_that_was_sent(library: Team) -> None:
+    wrong = {"rerank": {"depth": 500}, "feedback": {"passages": 0}, "collapse_duplicates": 2}
+    told = library.manager.post("/v1/retrieve", json={"query": "x", **wrong}).json()["errors"]
+    assert [error["field"] for error in told] == ["feedback.passages", "collapse_duplicates", "rerank.depth"]
+
+
 # --- reranking ----------------------------------------------------------------------------
 
 
