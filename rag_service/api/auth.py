@@ -30,9 +30,9 @@ from rag_service.types import ApiKey, utc_now
 
 KeyScope: TypeAlias = Literal["query", "ingest", "impersonate", "manage", "admin"]
 
+OPEN = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"})
 _ALL = frozenset({"query", "ingest", "impersonate", "manage", "admin"})
 _IMPLIED = {"manage": frozenset({"query", "ingest"}), "admin": _ALL}
-_OPEN = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"})
 _METRICS = "/metrics"
 _LONGEST_SECRET = 512
 _THREADS = 8
@@ -97,7 +97,7 @@ class Guard:
         self._runtime = runtime
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in _OPEN:
+        if scope["type"] == "http" and scope["path"] not in OPEN:
             try:
                 headers = Headers(scope=scope)
                 if scope["path"] == _METRICS and self._is_watcher(headers):

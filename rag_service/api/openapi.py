@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from rag_service.api.auth import OPEN
 from rag_service.api.problems import MEDIA_TYPE, Problem
 from rag_service.api.query_set_files import ImportForm
 from rag_service.api.uploads import ContentForm, ContentIn, DocumentForm, DocumentIn
@@ -27,6 +28,7 @@ _LINKS = (
 )
 # Models of bodies that routes read by themselves.
 _DESCRIBED = (DocumentIn, DocumentForm, ContentIn, ContentForm, ImportForm, Problem)
+_OF_NO_TEAM = ("/v1/teams", "/metrics")
 _METHODS = frozenset({"get", "post", "put", "patch", "delete"})
 _WHY = {
     "400": "The body is not what its Content-Type says.",
@@ -87,7 +89,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     components["parameters"] = {"Team": _TEAM_HEADER}
     components["responses"] = {status: _problem_response(status, why) for status, why in _WHY.items()}
     for path, item in document["paths"].items():
-        if path.startswith("/v1/"):
+        if path not in OPEN:
             for method in _METHODS & item.keys():
                 _complete(path, method, item[method])
     _link(document)
@@ -107,13 +109,13 @@ def _link(document: dict[str, Any]) -> None:
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     operation["security"] = [{"key": []}]
-    if not path.startswith("/v1/teams"):
+    if not path.startswith(_OF_NO_TEAM):
         operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/Team"})
     # Whoever sends a GET with a body is told the same about it.
     statuses = {"401", "403", "413", "414", "415", "422", "429", "431", "500", "503"}
     if method != "get":
         statuses |= {"400", "408", "409"}
-    if "{" in path or not path.endswith(("/teams", "/source-types")):
+    if "{" in path or not path.endswith(("/teams", "/source-types", "/metrics")):
         statuses.add("404")
     for status in sorted(statuses):
         operation["responses"][status] = {"$ref": f"#/components/responses/{status}"}
