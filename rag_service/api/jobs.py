@@ -117,7 +117,8 @@ def cancel_job(service: Service, caller: Manager, job_id: Id) -> JobRecord:
         job = jobs.cancel(transaction.connection, caller.team, job_id)
         if job.kind == JobKind.SYNC and job.state == JobState.CANCELED != before.state:
             notices.sync_finished(transaction, job, job.state)
-        transaction.audit("job.canceled", job.id, team=caller.team, kind=job.kind.value)
+        if job != before:
+            transaction.audit("job.canceled", job.id, team=caller.team, kind=job.kind.value)
         return _record(transaction.connection, job)
 
 

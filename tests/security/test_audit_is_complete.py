@@ -411,6 +411,14 @@ def test_a_request_that_fails_leaves_none(place: Place) -> None:
     assert {entry.action for entry in after} <= {"key.created"}
 
 
+def test_a_job_that_has_ended_is_not_on_record_as_cancelled(place: Place) -> None:
+    failed, waiting = _letter(place), _job(place)
+    for job_id in (failed, waiting, waiting):
+        assert place.team.manager.post(f"/v1/jobs/{job_id}/cancel").status_code == 202
+    entries = log(place.team.service, team_id=place.team.id, action="job.canceled")
+    assert [entry.target for entry in entries] == [waiting]
+
+
 def test_what_a_valid_key_may_not_do_is_on_record_as_refused(place: Place) -> None:
     client = place.team.client("query")
     secret = "not-for-the-log"
