@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag_service.api import problems
+from rag_service.api.watching import route_of
 from rag_service.observe.context import note
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Envelope:
         try:
             await self._app(scope, receive, send_with_id)
         except Exception:
-            log.exception("request %s: %s %s failed", request_id, scope["method"], scope["path"])
+            log.exception("request %s: %s %s failed", request_id, scope["method"], route_of(scope))
             if began:
                 raise
             await problems.unexpected(scope)(scope, receive, send_with_id)

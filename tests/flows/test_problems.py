@@ -164,16 +164,17 @@ def test_a_defect_is_a_500_that_tells_nothing_and_logs_everything(
 ) -> None:
     app = create_app(service.runtime)
 
-    @app.get("/broken")
-    def broken() -> None:
+    @app.get("/broken/{name}")
+    def broken(name: str) -> None:
         raise ZeroDivisionError(MARK)
 
     headers = {"Authorization": f"Bearer {ADMIN_KEY}", "X-Request-Id": "find-me"}
     with caplog.at_level(logging.ERROR):
-        answer = TestClient(app).get("/broken", headers=headers)
+        answer = TestClient(app).get("/broken/salaries", headers=headers)
     assert problem(answer, 500)["code"] == "internal_error"
     assert "find-me" in caplog.text
     assert MARK in caplog.text
+    assert "GET /broken/{name} failed" in caplog.text
 
 
 @pytest.fixture(scope="module")
