@@ -76,6 +76,11 @@ class JobKind(StrEnum):
         """Whether it lists what is to be done and is over when all of that is."""
         return self in (JobKind.SYNC, JobKind.REINDEX)
 
+    @property
+    def may_be_canceled(self) -> bool:
+        """Whether somebody wishes for it. The others carry out what a commit has acknowledged."""
+        return self in (JobKind.SYNC, JobKind.INDEX, JobKind.REINDEX, JobKind.BUILD, JobKind.PROBE)
+
 
 class FromStage(StrEnum):
     """Where work on what is kept of a document begins; the later, the less is done anew."""

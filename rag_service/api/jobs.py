@@ -111,7 +111,11 @@ def get_job(service: Service, caller: Ingester, job_id: Id) -> JobRecord:
 
 @router.post("/{job_id}/cancel", status_code=202)
 def cancel_job(service: Service, caller: Manager, job_id: Id) -> JobRecord:
-    """Cancel a job: at once if it waits, at its next step if it runs. One that has ended stays as it is."""
+    """Cancel a job: at once if it waits, at its next step if it runs. One that has ended stays as it is.
+
+    So may syncs, re-indexings, builds, probes and the indexing of a document. What carries out
+    a write that was acknowledged (remove, refresh, calibrate, deliver) is refused with 409, and goes on.
+    """
     with service.database.transaction() as transaction:
         before = jobs.get(transaction.connection, caller.team, job_id)
         job = jobs.cancel(transaction.connection, caller.team, job_id)

@@ -11,11 +11,12 @@ from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, or_
 
 from rag_service.db.pages import Page, fetch_page
 from rag_service.db.tables import jobs
-from rag_service.errors import NotFound
+from rag_service.errors import Conflict, NotFound
 from rag_service.observe.context import carried
 from rag_service.types import JobKind, JobState, Queue, new_id, utc_now
 
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
+_CANCELABLE = [kind for kind in JobKind if kind.may_be_canceled]
 OPEN_LETTER = "open"
 # Failures that a job remembers one by one; older ones are counted only.
 _REMEMBERED = 20
@@ -291,16 +292,25 @@ def stages_of_children(connection: Connection, parent_id: str) -> dict[str, floa
 
 
 def cancel(connection: Connection, team_id: str, job_id: str) -> Job:
-    """Cancel a queued job at once, ask a running one to stop at its next step. Raises NotFound."""
+    """Cancel a queued job at once, ask a running one to stop at its next step; its children likewise.
+
+    Jobs that carry out a commit go on. Raises NotFound, Conflict.
+    """
     job = get(connection, team_id, job_id)
+    if not job.kind.may_be_canceled:
+        raise Conflict(
+            f"A {job.kind} job carries out what holds already, so it is never canceled. Wait until it ends.",
+            code="not_cancelable",
+        )
     if not job.state.is_final:
         # Of three generations at most: what re-reads sources, its syncs, their documents.
         syncs = select(jobs.c.id).where(jobs.c.parent_id == job_id, jobs.c.kind == JobKind.SYNC)
         tree = or_(jobs.c.id == job_id, jobs.c.parent_id == job_id, jobs.c.parent_id.in_(syncs))
+        mine = and_(tree, jobs.c.kind.in_(_CANCELABLE))
         waiting = or_(jobs.c.state == JobState.QUEUED, and_(jobs.c.state == JobState.RUNNING, jobs.c.listed.is_(True)))
         ended = {"state": JobState.CANCELED, "finished_at": utc_now(), **_LET_GO}
-        connection.execute(update(jobs).where(tree, waiting).values(**ended))
-        connection.execute(update(jobs).where(tree, jobs.c.state == JobState.RUNNING).values(cancel_requested=True))
+        connection.execute(update(jobs).where(mine, waiting).values(**ended))
+        connection.execute(update(jobs).where(mine, jobs.c.state == JobState.RUNNING).values(cancel_requested=True))
     return get(connection, team_id, job_id)
 
 
