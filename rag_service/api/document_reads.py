@@ -20,6 +20,7 @@ from rag_service.api.strict import StrictRoute
 from rag_service.db import Connection, chunks, collections, documents
 from rag_service.db.documents import Document, DocumentFilter
 from rag_service.errors import Conflict, InvalidRequest, NotFound
+from rag_service.ingest.cancellation import CANCELED
 from rag_service.types import Chunk, DocumentEvent, DocumentFailure, DocumentStatus
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"], route_class=StrictRoute)
@@ -96,7 +97,7 @@ class ChunkRecord(BaseModel):
 
 
 class EventRecord(BaseModel):
-    """A line of a document's history: accepted, indexed, fields_changed, acl_changed, failed, deleted."""
+    """A line of a history: accepted, indexed, fields_changed, acl_changed, failed, canceled, retried, deleted."""
 
     at: datetime
     kind: str
@@ -238,6 +239,8 @@ def _how_to_retry(document: Document, error: DocumentFailure) -> str:
         again = f"{sync}, or wait for its next sync" if error.retryable else f"Correct it at its source, then {sync}"
     else:
         again = f"PUT /v1/documents/{document.id}/content with the {'same' if error.retryable else 'corrected'} content"
+    if error.code == CANCELED:
+        return f"{again}."
     letter = f'{{"filter": {{"document": "{document.id}"}}}}'
     return f"{again}; an administrator retries it as it is with POST /v1/admin/dead-letters:retry {letter}."
 

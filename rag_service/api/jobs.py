@@ -13,7 +13,7 @@ from rag_service.api.schemas import After, Failure, Id, Limit, Listing, Service
 from rag_service.api.strict import StrictRoute
 from rag_service.db import Connection, jobs
 from rag_service.db.jobs import Job
-from rag_service.ingest import notices
+from rag_service.ingest import cancellation, notices
 from rag_service.types import JobKind, JobState
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute)
@@ -113,12 +113,12 @@ def get_job(service: Service, caller: Ingester, job_id: Id) -> JobRecord:
 def cancel_job(service: Service, caller: Manager, job_id: Id) -> JobRecord:
     """Cancel a job: at once if it waits, at its next step if it runs. One that has ended stays as it is.
 
-    So may syncs, re-indexings, builds, probes and the indexing of a document. What carries out
+    So may syncs, re-indexings, builds, probes and the indexing of a document, which is failed then. What carries out
     a write that was acknowledged (remove, refresh, calibrate, deliver) is refused with 409, and goes on.
     """
     with service.database.transaction() as transaction:
         before = jobs.get(transaction.connection, caller.team, job_id)
-        job = jobs.cancel(transaction.connection, caller.team, job_id)
+        job = cancellation.cancel(transaction, caller.team, job_id)
         if job.kind == JobKind.SYNC and job.state == JobState.CANCELED != before.state:
             notices.sync_finished(transaction, job, job.state)
         if job != before:

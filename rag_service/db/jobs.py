@@ -291,10 +291,10 @@ def stages_of_children(connection: Connection, parent_id: str) -> dict[str, floa
     return total
 
 
-def cancel(connection: Connection, team_id: str, job_id: str) -> Job:
+def cancel(connection: Connection, team_id: str, job_id: str) -> list[str]:
     """Cancel a queued job at once, ask a running one to stop at its next step; its children likewise.
 
-    Jobs that carry out a commit go on. Raises NotFound, Conflict.
+    Jobs that carry out a commit go on. Returns the documents that were to be indexed. Raises NotFound, Conflict.
     """
     job = get(connection, team_id, job_id)
     if not job.kind.may_be_canceled:
@@ -302,16 +302,17 @@ def cancel(connection: Connection, team_id: str, job_id: str) -> Job:
             f"A {job.kind} job carries out what holds already, so it is never canceled. Wait until it ends.",
             code="not_cancelable",
         )
-    if not job.state.is_final:
-        # Of three generations at most: what re-reads sources, its syncs, their documents.
-        syncs = select(jobs.c.id).where(jobs.c.parent_id == job_id, jobs.c.kind == JobKind.SYNC)
-        tree = or_(jobs.c.id == job_id, jobs.c.parent_id == job_id, jobs.c.parent_id.in_(syncs))
-        mine = and_(tree, jobs.c.kind.in_(_CANCELABLE))
-        waiting = or_(jobs.c.state == JobState.QUEUED, and_(jobs.c.state == JobState.RUNNING, jobs.c.listed.is_(True)))
-        ended = {"state": JobState.CANCELED, "finished_at": utc_now(), **_LET_GO}
-        connection.execute(update(jobs).where(mine, waiting).values(**ended))
-        connection.execute(update(jobs).where(mine, jobs.c.state == JobState.RUNNING).values(cancel_requested=True))
-    return get(connection, team_id, job_id)
+    if job.state.is_final:
+        return []
+    # Of three generations at most: what re-reads sources, its syncs, their documents.
+    syncs = select(jobs.c.id).where(jobs.c.parent_id == job_id, jobs.c.kind == JobKind.SYNC)
+    tree = or_(jobs.c.id == job_id, jobs.c.parent_id == job_id, jobs.c.parent_id.in_(syncs))
+    mine = and_(tree, jobs.c.kind.in_(_CANCELABLE))
+    waiting = or_(jobs.c.state == JobState.QUEUED, and_(jobs.c.state == JobState.RUNNING, jobs.c.listed.is_(True)))
+    values = {"state": JobState.CANCELED, "finished_at": utc_now(), **_LET_GO}
+    ended = connection.execute(update(jobs).where(mine, waiting).values(**values).returning(jobs.c.document_id)).all()
+    connection.execute(update(jobs).where(mine, jobs.c.state == JobState.RUNNING).values(cancel_requested=True))
+    return [row.document_id for row in ended if row.document_id is not None]
 
 
 def get(connection: Connection, team_id: str, job_id: str) -> Job:

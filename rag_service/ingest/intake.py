@@ -298,7 +298,7 @@ class Intake:
             documents.note_seen(connection, [row.id], target.listing)
             documents.note_tag(connection, row.id, "")
             if documents.fail(connection, row.id, row.version, failure):
-                notices.failed(transaction, target.team_id, row.id, failure)
+                notices.failed(transaction, target.team_id, [row.id], failure)
 
 
 class _MovedOnError(Exception):

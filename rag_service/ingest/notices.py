@@ -26,11 +26,11 @@ def ready(transaction: Transaction, document: Document, version: int, chunks: in
     emit_all(transaction, EventType.DOCUMENT_READY, document.team_id, told)
 
 
-def failed(transaction: Transaction, team_id: str, document_id: str, failure: DocumentFailure) -> None:
-    """This document gave up, or could not be fetched."""
+def failed(transaction: Transaction, team_id: str, document_ids: Sequence[str], failure: DocumentFailure) -> None:
+    """These documents gave up, or could not be fetched."""
 
     def told() -> Sequence[Mapping[str, Any]]:
-        found = outbox.documents_told(transaction.connection, [document_id])
+        found = outbox.documents_told(transaction.connection, document_ids)
         return [{**one, "error": _why(failure)} for one in found]
 
     emit_all(transaction, EventType.DOCUMENT_FAILED, team_id, told)

@@ -20,7 +20,7 @@ from rag_service.db.fields import fields_of
 from rag_service.db.jobs import Job
 from rag_service.db.reindexing import Selection
 from rag_service.errors import InvalidRequest, NotFound
-from rag_service.ingest import notices
+from rag_service.ingest import cancellation, notices
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.estimate import Estimate, Into, estimate, lacking
 from rag_service.ingest.intake import Intake
@@ -127,7 +127,7 @@ class Reindex:
         listing = _Listing(self, transaction, now)
         if now.cancel_requested:
             # Children that were being queued while it was canceled.
-            jobs.cancel(connection, job.team_id, job.id)
+            cancellation.cancel(transaction, job.team_id, job.id)
             listing.canceled = True
             return listing
         listing.proceed()

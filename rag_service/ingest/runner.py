@@ -12,7 +12,7 @@ from rag_service.db import Database, Transaction, builds, documents, jobs, ringi
 from rag_service.db.authors import Author, authored_by
 from rag_service.db.jobs import Job
 from rag_service.errors import ErrorClass, RagError, RetryableError
-from rag_service.ingest import notices
+from rag_service.ingest import cancellation, notices
 from rag_service.ingest.backoff import MAX_WORKER_DEATHS, POLICIES, wait_s
 from rag_service.ingest.builder import Builder
 from rag_service.ingest.calibration import Calibration
@@ -241,7 +241,7 @@ class Runner:
     def _give_document_up(self, transaction: Transaction, job: Job, failure: DocumentFailure) -> None:
         document_id = job.document_id or ""
         if documents.fail(transaction.connection, document_id, job.version or 0, failure):
-            notices.failed(transaction, job.team_id, document_id, failure)
+            notices.failed(transaction, job.team_id, [document_id], failure)
 
     def _finish(self, job: Job, state: JobState, stages: Stages) -> None:
         with self.database.transaction() as transaction:
@@ -251,6 +251,8 @@ class Runner:
                 stages.end(state)
                 if job.kind == JobKind.SYNC:
                     notices.sync_finished(transaction, job, state)
+                if state == JobState.CANCELED and job.document_id is not None:
+                    cancellation.abandon(transaction, job.team_id, [job.document_id])
                 if job.parent_id:
                     notices.settle(transaction, job.parent_id)
 

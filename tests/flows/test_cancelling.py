@@ -1,4 +1,4 @@
-"""Cancelling: wishes are, consequences are not."""
+"""Cancelling: wishes are, consequences are not, and no document waits for a job that never comes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from typing import Any
 import pytest
 
 from rag_service.db import jobs
+from rag_service.errors import UnsupportedDocument
 from rag_service.types import JobKind
 from tests.conftest import Service, Started, Team, settings_for
+from tests.flows.test_reindex import parsing
+from tests.flows.test_reindex import start as reindex
 from tests.flows.test_sources import make
+
+LETTERS = "/v1/admin/dead-letters"
 
 
 @pytest.fixture
@@ -87,3 +92,67 @@ class TestWhatWasAcknowledged:
         everything(monkeypatch)
         with pytest.raises(AssertionError):
             scenario(service, team, folder)
+
+
+def error_of(team: Team, document_id: str) -> tuple[str, str | None]:
+    record = team.document(document_id)
+    return record["status"], (record["error"] or {}).get("code")
+
+
+class TestADocumentWhoseIndexingIsCancelled:
+    def test_has_failed_and_says_how_to_try_again(self, service: Service, team: Team) -> None:
+        made = team.put("The rules on leave.", external_id="leave")
+        cancel(team, made["job_id"])
+        record = team.document(made["id"])
+        assert (record["status"], record["error"]["code"], record["error"]["stage"]) == ("failed", "canceled", "index")
+        assert record["how_to_retry"] == f"PUT /v1/documents/{made['id']}/content with the same content."
+        newest = team.manager.get(f"/v1/documents/{made['id']}/events").json()["data"][0]
+        assert (newest["kind"], newest["detail"]["code"]) == ("failed", "canceled")
+        assert team.admin.get(LETTERS).json()["data"] == []
+        assert team.put("The rules on leave.", external_id="leave")["job_id"] is not None
+        service.work()
+        assert error_of(team, made["id"]) == ("ready", None)
+
+    def test_answers_with_its_older_version(self, service: Service, team: Team) -> None:
+        made = team.put("The rules on leave.", external_id="leave")
+        service.work()
+        cancel(team, team.put("New rules on leave.", external_id="leave")["job_id"])
+        assert error_of(team, made["id"]) == ("failed", "canceled")
+        assert [hit["text"] for hit in team.retrieve("leave")] == ["The rules on leave."]
+
+    def test_is_ready_where_its_newest_version_answers(self, service: Service, team: Team) -> None:
+        made = team.put("The rules on leave.")
+        service.work()
+        with parsing(service, _refuse):
+            reindex(team, "parse")
+            service.work()
+        (letter,) = team.admin.get(LETTERS, params={"document": made["id"]}).json()["data"]
+        team.admin.post(f"{LETTERS}:retry", json={"ids": [letter["job_id"]]})
+        assert error_of(team, made["id"]) == ("accepted", None)
+        cancel(team, letter["job_id"])
+        assert error_of(team, made["id"]) == ("ready", None)
+        assert team.manager.get(f"/v1/documents/{made['id']}/events").json()["data"][0]["kind"] == "canceled"
+
+    def test_has_failed_too_where_its_job_ran_at_the_time(self, service: Service, team: Team) -> None:
+        made = team.put("The rules on leave.")
+        with service.runtime.database.transaction() as transaction:
+            jobs.claim(transaction.connection, made["job_id"], 60)
+        assert cancel(team, made["job_id"])["cancel_requested"]
+        assert error_of(team, made["id"]) == ("accepted", None)
+        with service.runtime.database.transaction() as transaction:
+            jobs.release_all(transaction.connection)
+        service.work()
+        assert error_of(team, made["id"]) == ("failed", "canceled")
+
+    def test_goes_on_where_another_job_carries_it(self, service: Service, team: Team) -> None:
+        made = team.put("The rules on leave.")
+        again = reindex(team, "parse")
+        service.runtime.runner.run(again)
+        cancel(team, again)
+        assert error_of(team, made["id"]) == ("accepted", None)
+        service.work()
+        assert error_of(team, made["id"]) == ("ready", None)
+
+
+def _refuse(*_document: object) -> None:
+    raise UnsupportedDocument("It took too long.", code="timeout")

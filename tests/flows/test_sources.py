@@ -280,7 +280,7 @@ def test_what_a_cancelled_sync_left_undone_the_next_one_does(tmp_path: Path, fol
         service.runtime.runner.run(job_id)
         team.manager.post(f"/v1/jobs/{job_id}/cancel")
         service.work()
-        assert get(team, source)["documents"] == {"accepted": 10}
+        assert get(team, source)["documents"] == {"failed": 10}
         team.manager.post(f"/v1/sources/{source['id']}/sync")
         service.work()
         assert get(team, source)["documents"] == {"ready": 10}
