@@ -97,7 +97,10 @@ class ChunkRecord(BaseModel):
 
 
 class EventRecord(BaseModel):
-    """A line of a history: accepted, indexed, fields_changed, acl_changed, failed, canceled, retried, deleted."""
+    """A line of a document's history.
+
+    Kinds: accepted, indexed, fields_changed, acl_changed, failed, canceled, retried, restored, deleted.
+    """
 
     at: datetime
     kind: str

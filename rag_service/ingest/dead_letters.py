@@ -86,7 +86,10 @@ def _reopened(connection: Connection, job: Job) -> bool:
     document = documents.load(connection, job.document_id or "")
     if document is None or document.version != job.version or document.status != DocumentStatus.FAILED:
         return False
-    if documents.change(connection, document, {"status": DocumentStatus.ACCEPTED, "error": None}) is None:
+    # It gave up after its commit: all that is left to do is to tidy up.
+    answers = document.indexed_version == document.version and not job.payload.get("again")
+    status = DocumentStatus.READY if answers else DocumentStatus.ACCEPTED
+    if documents.change(connection, document, {"status": status, "error": None}) is None:
         return False
     documents.record(connection, document.id, document.version, "retried")
     return True

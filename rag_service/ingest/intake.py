@@ -188,29 +188,35 @@ class Intake:
         return self._enqueue(transaction, target, stored, "new")
 
     def _touch(self, transaction: Transaction, target: Target, draft: _Draft, row: Document) -> Receipt:
-        """Same content: take over what is said about it, embed nothing."""
+        """Same content: take over what is said about it, embed nothing, unless it failed or nobody carries it."""
         item, connection = draft.item, transaction.connection
         described = _described(item, row)
+        reopened = _reopened(connection, row, target)
         if all(getattr(row, name) == value for name, value in described.items()):
             if item.version_tag != row.version_tag:
                 documents.note_tag(connection, row.id, item.version_tag)
-            failed = row.status == DocumentStatus.FAILED and _worth_retrying(row, target)
-            if failed or _is_stranded(connection, row):
-                return self._enqueue(transaction, target, self._reopen(connection, row), "unchanged")
-            return self._enqueue(transaction, target, row, "unchanged") if target.anew else Receipt(row, "unchanged")
-        values = {**described, "version_tag": item.version_tag, "listing": target.listing}
+            stored = documents.change(connection, row, reopened) if reopened else row
+            if stored is None:
+                raise _MovedOnError
+            return self._follow(transaction, target, stored, "unchanged", reopened)
+        values = {**described, **reopened, "version_tag": item.version_tag, "listing": target.listing}
         stored = documents.change(connection, row, values, _tokens(described["acl"], target))
         if stored is None:
             raise _MovedOnError
-        if target.anew:
-            return self._enqueue(transaction, target, stored, "metadata_modified")
-        return Receipt(stored, "metadata_modified", self.refresh(transaction, stored, target.parent_id))
+        return self._follow(transaction, target, stored, "metadata_modified", reopened)
 
-    def _reopen(self, connection: Connection, row: Document) -> Document:
-        stored = documents.change(connection, row, {"status": DocumentStatus.ACCEPTED, "error": None})
-        if stored is None:
-            raise _MovedOnError
-        return stored
+    def _follow(
+        self, transaction: Transaction, target: Target, stored: Document, change: Change, reopened: Mapping[str, Any]
+    ) -> Receipt:
+        """Queue what follows from the same content: nothing, or bringing its fields along, or all of the work."""
+        if target.anew or reopened.get("status") == DocumentStatus.ACCEPTED:
+            return self._enqueue(transaction, target, stored, change)
+        if reopened:
+            documents.record(transaction.connection, stored.id, stored.version, "restored")
+            dead_letters.supersede(transaction.connection, stored.id)
+            notices.ready(transaction, stored, stored.version, stored.chunk_count)
+        job_id = None if change == "unchanged" else self.refresh(transaction, stored, target.parent_id)
+        return Receipt(stored, change, job_id)
 
     def _enqueue(self, transaction: Transaction, target: Target, document: Document, change: Change) -> Receipt:
         documents.record(transaction.connection, document.id, document.version, "accepted", change=change)
@@ -364,9 +370,14 @@ def _tokens(acl: Acl | None, target: Target) -> AccessTokens:
     return tokens_of(target.default_acl if acl is None else acl)
 
 
-def _is_stranded(connection: Connection, row: Document) -> bool:
-    """On its way, but nobody carries it: its job was cancelled together with the sync that had brought it."""
-    return row.status not in _ENDED and not jobs.is_open(connection, row.id, row.version)
+def _reopened(connection: Connection, row: Document, target: Target) -> Mapping[str, Any]:
+    """What is to be set of a document that failed, or that nobody carries, so that it is tried again; else nothing."""
+    failed = row.status == DocumentStatus.FAILED and _worth_retrying(row, target)
+    if not (failed or (row.status not in _ENDED and not jobs.is_open(connection, row.id, row.version))):
+        return {}
+    # What answers already has only been out of reach for a while: no job would find anything to do.
+    answers = row.indexed_version == row.version
+    return {"status": DocumentStatus.READY if answers else DocumentStatus.ACCEPTED, "error": None}
 
 
 def _worth_retrying(row: Document, target: Target) -> bool:
