@@ -118,6 +118,15 @@ def change(
     return document_of(stored)
 
 
+def revive(
+    connection: Connection, deleted: Document, values: Mapping[str, Any], tokens: AccessTokens
+) -> Document | None:
+    """A deleted document is there again, with nothing that answers. None when somebody else changed it meanwhile."""
+    blank = {"indexed_version": None, "text_key": None, "chunk_count": 0, "searchable_at": None}
+    alive = {"status": DocumentStatus.ACCEPTED, "deleted_at": None, "purged_at": None}
+    return change(connection, deleted, {**values, **blank, **alive, "version": deleted.version + 1}, tokens)
+
+
 def load(connection: Connection, document_id: str) -> Document | None:
     """The row as it is now, whoever's it is; for workers."""
     row = connection.execute(_LOADED, {"document": document_id}).first()

@@ -296,9 +296,14 @@ class Intake:
         with self._database.transaction() as transaction:
             connection = transaction.connection
             row = documents.find(connection, target.collection_id, target.source_id, [external_id]).get(external_id)
-            if row is None:
-                values = _nothing_fetched(target, external_id)
-                row = documents.add(connection, new_id("doc"), values, tokens_of(target.default_acl))
+            if row is None or row.is_deleted:
+                values, tokens = _nothing_fetched(target, external_id), tokens_of(target.default_acl)
+                if row is not None and row.blob_key:
+                    self._purge_former(transaction, row)
+                if row is None:
+                    row = documents.add(connection, new_id("doc"), values, tokens)
+                else:
+                    row = documents.revive(connection, row, values, tokens)
                 if row is None:
                     return  # it has just come in by another way
             documents.note_seen(connection, [row.id], target.listing)

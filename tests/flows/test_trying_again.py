@@ -57,6 +57,34 @@ class TestADocumentOutOfReachForAWhile:
         assert [event["kind"] for event in events][:2] == ["restored", "failed"]
         assert bool(team.retrieve("parking", filter={"modified_at": {"$lt": "2002-01-01"}})) == touched
 
+    def test_has_a_reason_also_where_it_had_been_deleted(
+        self, service: Service, team: Team, source: dict[str, Any]
+    ) -> None:
+        file = Path(source["config"]["root"]) / "parking.md"
+        sync(team, source)
+        file.unlink()
+        assert sync(team, source) == {"ready": 1, "deleted": 1}
+        file.write_text(LONG)
+        assert sync(team, source, max_file_bytes=50) == {"ready": 1, "failed": 1}
+        (document,) = team.manager.get("/v1/documents", params={"status": "failed"}).json()["data"]
+        assert (document["external_id"], document["error"]["code"]) == ("parking.md", "too_large")
+        assert sync(team, source) == {"ready": 2}
+        assert team.retrieve("parking")
+
+    def test_loses_what_it_was_before_it_was_deleted(
+        self, service: Service, team: Team, source: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = Path(source["config"]["root"]) / "parking.md"
+        sync(team, source)
+        file.unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr("rag_service.ingest.removal.Removal._next", lambda *_job: [])
+            sync(team, source)
+        file.write_text(LONG + "More.")
+        assert sync(team, source, max_file_bytes=50) == {"ready": 1, "failed": 1}
+        blobs = (service.runtime.settings.data_dir / "blobs").rglob("*")
+        assert not [path for path in blobs if path.is_file() and b"on parking" in path.read_bytes()]
+
 
 class TestAFailedUpload:
     @pytest.mark.parametrize("corrected", [{}, {"title": "Leave"}, {"metadata": {"year": 2026}}])
