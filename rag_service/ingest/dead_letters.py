@@ -10,6 +10,7 @@ from rag_service.db.dead_letters import SUPERSEDED, LetterFilter
 from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
 from rag_service.errors import NotFound
+from rag_service.ingest.reopening import fresh
 from rag_service.types import DocumentStatus, JobKind, utc_now
 
 _AT_ONCE = 200
@@ -86,10 +87,8 @@ def _reopened(connection: Connection, job: Job) -> bool:
     document = documents.load(connection, job.document_id or "")
     if document is None or document.version != job.version or document.status != DocumentStatus.FAILED:
         return False
-    # It gave up after its commit: all that is left to do is to tidy up.
-    answers = document.indexed_version == document.version and not job.payload.get("again")
-    status = DocumentStatus.READY if answers else DocumentStatus.ACCEPTED
-    if documents.change(connection, document, {"status": status, "error": None}) is None:
+    values = fresh(document, again=bool(job.payload.get("again")))
+    if documents.change(connection, document, values) is None:
         return False
     documents.record(connection, document.id, document.version, "retried")
     return True

@@ -10,17 +10,17 @@ from typing import Any, Literal
 from connectors.base import Acl
 from rag_service.access import AccessTokens, tokens_of
 from rag_service.blobs import BlobStore
-from rag_service.db import Connection, Database, dead_letters, documents, jobs
+from rag_service.db import Connection, Database, dead_letters, documents
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.errors import Conflict, RetryableError
 from rag_service.ingest import audit_trail, notices
 from rag_service.ingest.doorbell import Doorbell
+from rag_service.ingest.reopening import reopened
 from rag_service.types import DocumentFailure, DocumentStatus, FromStage, JobKind, Metadata, new_id
 
 Change = Literal["new", "modified", "metadata_modified", "unchanged"]
 OnConflict = Literal["replace", "skip", "error"]
-_ENDED = (DocumentStatus.READY, DocumentStatus.FAILED, DocumentStatus.DELETED)
 # Two writers of one document settle in one round; more means a storm, and the sender should back off.
 _ROUNDS = 5
 
@@ -191,27 +191,27 @@ class Intake:
         """Same content: take over what is said about it, embed nothing, unless it failed or nobody carries it."""
         item, connection = draft.item, transaction.connection
         described = _described(item, row)
-        reopened = _reopened(connection, row, target)
+        again = reopened(connection, row, by_hand=target.source_id == documents.NO_SOURCE)
         if all(getattr(row, name) == value for name, value in described.items()):
             if item.version_tag != row.version_tag:
                 documents.note_tag(connection, row.id, item.version_tag)
-            stored = documents.change(connection, row, reopened) if reopened else row
-            if stored is None:
-                raise _MovedOnError
-            return self._follow(transaction, target, stored, "unchanged", reopened)
-        values = {**described, **reopened, "version_tag": item.version_tag, "listing": target.listing}
-        stored = documents.change(connection, row, values, _tokens(described["acl"], target))
+            stored = documents.change(connection, row, again) if again else row
+            change: Change = "unchanged"
+        else:
+            values = {**described, **again, "version_tag": item.version_tag, "listing": target.listing}
+            stored = documents.change(connection, row, values, _tokens(described["acl"], target))
+            change = "metadata_modified"
         if stored is None:
             raise _MovedOnError
-        return self._follow(transaction, target, stored, "metadata_modified", reopened)
+        return self._follow(transaction, target, stored, change, again)
 
     def _follow(
-        self, transaction: Transaction, target: Target, stored: Document, change: Change, reopened: Mapping[str, Any]
+        self, transaction: Transaction, target: Target, stored: Document, change: Change, again: Mapping[str, Any]
     ) -> Receipt:
         """Queue what follows from the same content: nothing, or bringing its fields along, or all of the work."""
-        if target.anew or reopened.get("status") == DocumentStatus.ACCEPTED:
+        if target.anew or again.get("status") == DocumentStatus.ACCEPTED:
             return self._enqueue(transaction, target, stored, change)
-        if reopened:
+        if again:
             documents.record(transaction.connection, stored.id, stored.version, "restored")
             dead_letters.supersede(transaction.connection, stored.id)
             notices.ready(transaction, stored, stored.version, stored.chunk_count)
@@ -298,11 +298,11 @@ class Intake:
             row = documents.find(connection, target.collection_id, target.source_id, [external_id]).get(external_id)
             if row is None or row.is_deleted:
                 values, tokens = _nothing_fetched(target, external_id), tokens_of(target.default_acl)
-                if row is not None and row.blob_key:
-                    self._purge_former(transaction, row)
                 if row is None:
                     row = documents.add(connection, new_id("doc"), values, tokens)
                 else:
+                    if row.blob_key:
+                        self._purge_former(transaction, row)
                     row = documents.revive(connection, row, values, tokens)
                 if row is None:
                     return  # it has just come in by another way
@@ -373,21 +373,6 @@ def _described(item: Incoming, row: Document | None) -> dict[str, Any]:
 
 def _tokens(acl: Acl | None, target: Target) -> AccessTokens:
     return tokens_of(target.default_acl if acl is None else acl)
-
-
-def _reopened(connection: Connection, row: Document, target: Target) -> Mapping[str, Any]:
-    """What is to be set of a document that failed, or that nobody carries, so that it is tried again; else nothing."""
-    failed = row.status == DocumentStatus.FAILED and _worth_retrying(row, target)
-    if not (failed or (row.status not in _ENDED and not jobs.is_open(connection, row.id, row.version))):
-        return {}
-    # What answers already has only been out of reach for a while: no job would find anything to do.
-    answers = row.indexed_version == row.version
-    return {"status": DocumentStatus.READY if answers else DocumentStatus.ACCEPTED, "error": None}
-
-
-def _worth_retrying(row: Document, target: Target) -> bool:
-    # An upload is a person trying again; a sync tries again by itself only what may succeed unchanged.
-    return target.source_id == documents.NO_SOURCE or (row.error is not None and row.error.retryable)
 
 
 def _nothing_fetched(target: Target, external_id: str) -> Mapping[str, Any]:
