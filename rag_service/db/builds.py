@@ -21,6 +21,8 @@ from rag_service.types import DocumentFailure, IndexState, IndexVersion, JobKind
 UNKNOWN = "There is no such index version in this team. `GET /v1/admin/index-versions` lists them."
 
 UNDER_WAY = (IndexState.BUILDING, IndexState.CATCHING_UP)
+# In which building may stop and go on.
+WRITTEN_TO = (*UNDER_WAY, IndexState.READY, IndexState.SOAKING)
 _OVER = (IndexState.RETIRED, IndexState.FAILED)
 
 
@@ -211,10 +213,14 @@ def forget_some(connection: Connection, index: str, limit: int) -> int:
 def give_up(connection: Connection, index: str, error: Mapping[str, Any]) -> None:
     """Its job is a dead letter. What may pass is waited for until somebody resumes it; else the build has failed."""
     if error.get("retryable"):
-        states = (*UNDER_WAY, IndexState.READY, IndexState.SOAKING)
-        change(connection, index, states, paused=True, error=dict(error))
+        change(connection, index, WRITTEN_TO, paused=True, error=dict(error))
     else:
         change(connection, index, UNDER_WAY, state=IndexState.FAILED, error=dict(error))
+
+
+def resume(connection: Connection, index: str) -> bool:
+    """Let building go on, whoever or whatever stopped it. False where it answers, or is over."""
+    return change(connection, index, WRITTEN_TO, paused=False, error=None)
 
 
 def measured(connection: Connection) -> dict[tuple[str, str], Mapping[str, Any]]:

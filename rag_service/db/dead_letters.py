@@ -95,6 +95,12 @@ def supersede_syncs(connection: Connection, source_id: str) -> None:
     connection.execute(update(jobs).where(mine, _IS_OPEN).values(letter=SUPERSEDED))
 
 
+def supersede_builds(connection: Connection, index: str) -> None:
+    """Somebody goes on building the index version, or wants it no more."""
+    mine = and_(jobs.c.payload["index"].as_string() == index, jobs.c.kind == JobKind.BUILD)
+    connection.execute(update(jobs).where(mine, _IS_OPEN).values(letter=SUPERSEDED))
+
+
 def discard_of_documents(connection: Connection, document_ids: Sequence[str]) -> None:
     """Their documents are deleted. A removal that gave up stays: there is something left to remove."""
     theirs = and_(jobs.c.document_id.in_(document_ids), jobs.c.kind != JobKind.REMOVE)

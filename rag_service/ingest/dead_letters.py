@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rag_service.db import Connection, Database, dead_letters, documents, jobs, sources
+from rag_service.db import Connection, Database, builds, dead_letters, documents, jobs, sources
 from rag_service.db.dead_letters import SUPERSEDED, LetterFilter
 from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
@@ -55,7 +55,7 @@ class DeadLetters:
 
     def _retry(self, transaction: Transaction, job: Job) -> bool:
         connection = transaction.connection
-        if not _prepared(connection, job):
+        if not _prepared(transaction, job):
             dead_letters.close(connection, job, SUPERSEDED)
             return False
         # A sync begins its listing anew: what came since the former one is in it.
@@ -70,8 +70,9 @@ def _on_record(transaction: Transaction, action: str, job: Job) -> bool:
     return True
 
 
-def _prepared(connection: Connection, job: Job) -> bool:
+def _prepared(transaction: Transaction, job: Job) -> bool:
     """False when there is nothing to be done for this job any more."""
+    connection = transaction.connection
     if job.kind == JobKind.INDEX:
         return _reopened(connection, job)
     if job.kind == JobKind.SYNC:
@@ -80,6 +81,16 @@ def _prepared(connection: Connection, job: Job) -> bool:
         except NotFound:
             return False
         return jobs.open_sync(connection, source.id) is None
+    if job.kind == JobKind.BUILD:
+        return _resumed(transaction, job)
+    return True
+
+
+def _resumed(transaction: Transaction, job: Job) -> bool:
+    index = job.payload["index"]
+    if builds.is_at_work(transaction.connection, index) or not builds.resume(transaction.connection, index):
+        return False
+    transaction.audit("index_version.resumed", index, team=job.team_id)
     return True
 
 

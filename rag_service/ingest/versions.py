@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rag_service.db import Connection, Database, builds, collections
-from rag_service.db.builds import UNDER_WAY, Build
+from rag_service.db import Connection, Database, builds, collections, dead_letters
+from rag_service.db.builds import UNDER_WAY, WRITTEN_TO, Build
 from rag_service.db.engine import Transaction
 from rag_service.embedding.base import Embedder
 from rag_service.embedding.languages import analyser_of
@@ -144,16 +144,18 @@ class Versions:
     def pause(self, team_id: str, index: str) -> Build:
         """Build nothing more for now. Deletions and changes of access reach it all the same."""
         with self.database.transaction() as transaction:
-            self._change(transaction, team_id, index, (*UNDER_WAY, IndexState.READY, IndexState.SOAKING), paused=True)
+            self._change(transaction, team_id, index, WRITTEN_TO, paused=True)
             transaction.audit("index_version.paused", index, team=team_id)
             return builds.get(transaction.connection, team_id, index)
 
     def resume(self, team_id: str, index: str) -> Build:
         """Go on building; what could not be built is tried once more."""
         with self.database.transaction() as transaction:
-            states = (*UNDER_WAY, IndexState.READY, IndexState.SOAKING)
-            self._change(transaction, team_id, index, states, paused=False, error=None)
+            found = builds.get(transaction.connection, team_id, index)
+            if not builds.resume(transaction.connection, index):
+                raise not_in(found, WRITTEN_TO)
             builds.forget_failures(transaction.connection, index)
+            dead_letters.supersede_builds(transaction.connection, index)
             self.bell.wake(transaction, index, team_id)
             transaction.audit("index_version.resumed", index, team=team_id)
             return builds.get(transaction.connection, team_id, index)
@@ -163,6 +165,7 @@ class Versions:
         with self.database.transaction() as transaction:
             states = (*UNDER_WAY, IndexState.READY)
             self._change(transaction, team_id, index, states, state=IndexState.RETIRED, paused=False)
+            dead_letters.supersede_builds(transaction.connection, index)
             self.bell.wake(transaction, index, team_id)
             transaction.audit("index_version.cancelled", index, team=team_id)
             return builds.get(transaction.connection, team_id, index)

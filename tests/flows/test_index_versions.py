@@ -33,6 +33,7 @@ from tests.index_builds import (
     look,
 )
 
+LETTERS = "/v1/admin/dead-letters"
 DOCUMENTS = 8
 Change = Callable[[Team, str], object]
 
@@ -314,6 +315,56 @@ def test_a_model_that_does_not_answer_pauses_the_build_with_the_reason_and_loses
     service.work()
     ready = look(filled, made["id"])
     assert (ready["state"], ready["error"]) == ("ready", None)
+
+
+@pytest.fixture
+def given_up(service: Service, filled: Team, monkeypatch: pytest.MonkeyPatch) -> Version:
+    """A build that its model left waiting for too long."""
+    monkeypatch.setattr(runner, "wait_s", lambda *_: None)
+    made = begin(filled)
+    with monkeypatch.context() as silent:
+        during_the_build(silent, fail(RetryableError("The model does not answer.")))
+        service.work()
+    assert len(letters(filled)) == 1
+    return made
+
+
+def letters(team: Team) -> list[Version]:
+    found: list[Version] = team.service.admin.get(LETTERS, params={"team": team.id}).json()["data"]
+    return found
+
+
+def retry(team: Team) -> dict[str, int]:
+    told: dict[str, int] = team.service.admin.post(f"{LETTERS}:retry", json={"filter": {"team": team.id}}).json()
+    return told
+
+
+def test_retrying_the_letter_of_a_build_goes_on_with_it(service: Service, filled: Team, given_up: Version) -> None:
+    assert retry(filled) == {"retried": 1, "superseded": 0}
+    service.work()
+    ready = look(filled, given_up["id"])
+    assert (ready["state"], ready["paused"], ready["error"]) == ("ready", False, None)
+    assert letters(filled) == []
+
+
+@pytest.mark.parametrize("action", ["resume", "cancel"])
+def test_whoever_decides_on_a_build_answers_its_letter(filled: Team, given_up: Version, action: str) -> None:
+    ask(filled, given_up["id"], action)
+    assert letters(filled) == []
+    filled.service.work()
+
+
+def test_a_build_that_failed_for_good_is_not_retried(
+    service: Service, filled: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = begin(filled)
+    during_the_build(monkeypatch, fail(ConfigError("There is no such model.")))
+    service.work()
+    assert len(letters(filled)) == 1
+    assert retry(filled) == {"retried": 0, "superseded": 1}
+    assert look(filled, made["id"])["state"] == "failed"
+    service.runtime.indexes.builder.look()
+    service.work()
 
 
 def test_a_model_that_is_not_there_any_more_fails_the_build_which_is_dropped(
