@@ -183,7 +183,7 @@ def switch(connection: Connection, former: IndexVersion, target: IndexVersion, *
     """Make `target` the active index version of its collection in place of `former`, which soaks for `soak_s` seconds.
 
     False, and nothing is done, when `former` is not the active one any more, or documents answer with versions that
-    `target` does not have. Documents that could not be built into `target` are failed; a switch back revives them.
+    `target` does not have. Ready documents that could not be built into `target` fail; a switch back revives them.
     """
     collection = target.collection_id
     now = utc_now()
@@ -257,5 +257,9 @@ def _repeat(connection: Connection, collection_id: str, target: IndexVersion) ->
     connection.execute(update(documents).where(ours, documents.c.index_version == target.id, revived).values(back))
     lacking = and_(documents.c.indexed_version.is_not(None), documents.c.index_version != target.id)
     nothing = {"indexed_version": None, "text_key": None, "chunk_count": 0, "searchable_at": None}
+    # What is on its way, or failed with a newer version, says so itself.
     failed = {"status": DocumentStatus.FAILED, "error": asdict(_LEFT_OUT)}
-    connection.execute(update(documents).where(ours, lacking).values({**nothing, **failed, **newer}))
+    connection.execute(
+        update(documents).where(ours, lacking, documents.c.status == DocumentStatus.READY).values(failed)
+    )
+    connection.execute(update(documents).where(ours, lacking).values({**nothing, **newer}))

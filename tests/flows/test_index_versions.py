@@ -287,6 +287,23 @@ def test_it_is_not_lost_without_a_word_and_comes_back_with_the_way_back(
     assert "d1" in {hit["external_id"] for hit in filled.retrieve("Number 1", filter={"external_id": "d1"})}
 
 
+def test_why_its_newest_version_failed_is_still_known_after_the_way_back(
+    service: Service, filled: Team, with_a_failure: Version
+) -> None:
+    def state() -> tuple[str, int, int | None, str]:
+        record = filled.document(id_of(filled, "d1"))
+        return record["status"], record["version"], record["indexed_version"], record["error"]["code"]
+
+    empty = ("d1.html", b"<p></p>", "text/html")
+    filled.manager.put(f"/v1/documents/{id_of(filled, 'd1')}/content", files={"file": empty}).raise_for_status()
+    service.work()
+    assert state() == ("failed", 2, 1, "empty")
+    ask(filled, with_a_failure["id"], "promote", force=True)
+    assert state() == ("failed", 2, None, "empty")
+    ask(filled, with_a_failure["id"], "rollback")
+    assert state() == ("failed", 2, 1, "empty")
+
+
 def test_no_more_than_a_few_are_written_to_at_a_time(service: Service, filled: Team) -> None:
     made = [begin(filled) for _ in range(4)]
     refused = filled.admin.post(PATH, json={"pipeline": WIDER})
