@@ -17,7 +17,7 @@ from rag_service.access import scope_of
 from rag_service.api.auth import Caller, Reader
 from rag_service.api.schemas import METADATA_KEY, AclModel, After, Failure, Id, Limit, Listing, Service
 from rag_service.api.strict import StrictRoute
-from rag_service.db import Connection, chunks, collections, documents
+from rag_service.db import Connection, chunks, collections, documents, sources
 from rag_service.db.documents import Document, DocumentFilter
 from rag_service.errors import Conflict, InvalidRequest, NotFound
 from rag_service.ingest.cancellation import CANCELED
@@ -228,7 +228,7 @@ def _record(connection: Connection, caller: Caller, document: Document, names: d
         size_bytes=document.size_bytes,
         content_hash=document.content_hash,
         error=error and Failure.of(asdict(error)),
-        how_to_retry=error and _how_to_retry(document, error),
+        how_to_retry=error and _how_to_retry(document, error, _has_source(connection, document, names)),
         created_at=document.created_at,
         updated_at=document.updated_at,
         searchable_at=document.searchable_at,
@@ -236,8 +236,10 @@ def _record(connection: Connection, caller: Caller, document: Document, names: d
     )
 
 
-def _how_to_retry(document: Document, error: DocumentFailure) -> str:
-    if document.source_id:
+def _how_to_retry(document: Document, error: DocumentFailure, has_source: bool) -> str:
+    if document.source_id and not has_source:
+        again = f"Its source is gone: DELETE /v1/documents/{document.id} and POST its content to /v1/documents"
+    elif document.source_id:
         sync = f"POST /v1/sources/{document.source_id}/sync"
         again = f"{sync}, or wait for its next sync" if error.retryable else f"Correct it at its source, then {sync}"
     else:
@@ -246,6 +248,17 @@ def _how_to_retry(document: Document, error: DocumentFailure) -> str:
         return f"{again}."
     letter = f'{{"filter": {{"document": "{document.id}"}}}}'
     return f"{again}; an administrator retries it as it is with POST /v1/admin/dead-letters:retry {letter}."
+
+
+def _has_source(connection: Connection, document: Document, names: dict[str, str | None]) -> bool:
+    """False for an upload, and for what stayed when its source was deleted."""
+    key = document.source_id
+    if key and key not in names:
+        try:
+            names[key] = sources.get(connection, document.team_id, key).name
+        except NotFound:
+            names[key] = None
+    return names.get(key) is not None
 
 
 def _collection_name(connection: Connection, document: Document, names: dict[str, str | None]) -> str | None:

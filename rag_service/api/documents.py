@@ -22,7 +22,7 @@ from rag_service.api.uploads import (
     read_content,
     read_upload,
 )
-from rag_service.db import Connection, collections, documents
+from rag_service.db import Connection, collections, documents, sources
 from rag_service.db.documents import Document
 from rag_service.errors import Conflict, InvalidRequest, NotFound
 from rag_service.ingest.intake import Incoming, Receipt, Target
@@ -96,13 +96,13 @@ def replace_document_content(
 ) -> Accepted:
     """Replace the content and keep all else. The old version answers until the new one is ready.
 
-    A document of a source is refused with 409: the next sync would undo the change.
+    A document of a source is refused with 409: the next sync would undo the change. So is one whose source is gone
+    while an upload has its external_id.
     """
     check_size(content, service.settings.max_upload_bytes)
     with service.database.read() as connection:
         document = _live(connection, caller, document_id)
-    if document.source_id:
-        raise Conflict("This document comes from a source. Change it there and sync.", code="owned_by_source")
+        _refuse_of_source(connection, document)
     incoming = Incoming(
         external_id=document.external_id,
         read=lambda: content.content,
@@ -170,3 +170,16 @@ def _live(connection: Connection, caller: Caller, document_id: str) -> Document:
     if document.is_deleted:
         raise NotFound(documents.UNKNOWN)
     return document
+
+
+def _refuse_of_source(connection: Connection, document: Document) -> None:
+    if not document.source_id:
+        return
+    try:
+        sources.get(connection, document.team_id, document.source_id)
+    except NotFound:
+        raise Conflict(
+            "The source of this document is gone. Delete it, and send its content with POST /v1/documents.",
+            code="source_gone",
+        ) from None
+    raise Conflict("This document comes from a source. Change it there and sync.", code="owned_by_source")

@@ -217,7 +217,8 @@ def delete_source(
     source_id: Id,
     response: Response,
     documents: Annotated[
-        Literal["delete", "keep"], Query(description="What becomes of its documents; kept ones keep their ACL.")
+        Literal["delete", "keep"],
+        Query(description="What becomes of its documents; kept ones keep their ACL and count as uploads."),
     ] = "delete",
 ) -> Queued:
     """Delete a source, with its documents or without."""

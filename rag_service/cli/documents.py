@@ -230,9 +230,8 @@ def _describe(output: Output, document: dict[str, Any]) -> None:
 def _next_step(document: dict[str, Any], error: dict[str, Any]) -> str | None:
     if not error:
         return None
-    again = (
-        "rag source sync " + str(document["source_id"])
-        if document.get("source_id")
-        else f"rag document add {document['external_id']}"
-    )
+    again = f"rag document add {document['external_id']}"
+    if source := document.get("source_id"):
+        there = f"/{source}/sync" in document["how_to_retry"]
+        again = f"rag source sync {source}" if there else f"rag document delete {document['id']}; {again}"
     return f"Try again: {again}" if error.get("retryable") else f"Correct the file as the error says, then: {again}"

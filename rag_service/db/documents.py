@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Text, bindparam, cast, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Text, and_, bindparam, cast, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from connectors.base import Acl
@@ -16,7 +16,7 @@ from rag_service.db import dead_letters
 from rag_service.db.acls import acl_from_json, acl_to_json, readable, store_tokens
 from rag_service.db.pages import Page, fetch_page
 from rag_service.db.tables import document_access, document_events, documents, indexed_documents, sources
-from rag_service.errors import NotFound
+from rag_service.errors import Conflict, NotFound
 from rag_service.types import DocumentEvent, DocumentFailure, DocumentStatus, Metadata, new_id, utc_now
 
 NO_SOURCE = ""
@@ -298,10 +298,25 @@ def mark_purged(connection: Connection, document: Document) -> bool:
     return bool(connection.execute(update(documents).where(still).values(**values)).rowcount)
 
 
-def adopt_acl(connection: Connection, source_id: str, acl: Acl) -> None:
-    """Give a source's documents its default ACL for their own, before the source goes."""
-    mine = (documents.c.source_id == source_id) & documents.c.acl.is_(None)
-    connection.execute(update(documents).where(mine).values(acl=acl_to_json(acl), revision=documents.c.revision + 1))
+def release(connection: Connection, source_id: str, acl: Acl) -> list[Document]:
+    """Make uploads of a source's documents before it goes, with its default ACL where they have none; returns them.
+
+    Deleted ones stay for their purge, and so does one whose external id an upload has. Raises Conflict.
+    """
+    of_source = documents.c.source_id == source_id
+    newer = {"revision": documents.c.revision + 1}
+    connection.execute(
+        update(documents).where(of_source, documents.c.acl.is_(None)).values(acl=acl_to_json(acl), **newer)
+    )
+    upload = documents.alias()
+    same = and_(*(upload.c[name] == documents.c[name] for name in ("collection_id", "external_id")))
+    taken = select(upload.c.id).where(same, upload.c.source_id == NO_SOURCE).exists()
+    ours = update(documents).where(of_source, documents.c.deleted_at.is_(None), ~taken)
+    try:
+        released = connection.execute(ours.values(source_id=NO_SOURCE, **newer).returning(*documents.c))
+    except IntegrityError:
+        raise Conflict("A document of the same id was uploaded at the same time. Try again.", code="busy") from None
+    return [document_of(row) for row in released]
 
 
 def inheriting(connection: Connection, source_id: str) -> list[Document]:

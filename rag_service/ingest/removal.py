@@ -40,11 +40,11 @@ class Removal:
             return self.enqueue(transaction, document.team_id, document_id=document.id, version=document.version)
 
     def source(self, source: Source, *, keep_documents: bool) -> str | None:
-        """Delete a source, and its documents unless they are to be kept (they then take its ACL for their own)."""
+        """Delete a source, and its documents unless they are to be kept (as uploads then, its ACL being theirs)."""
         with self.database.transaction() as transaction:
             connection = transaction.connection
             if keep_documents:
-                documents.adopt_acl(connection, source.id, source.acl)
+                self._release(transaction, source)
             sources.remove(connection, source.id)
             before = {**audit_trail.acl_of(source.acl), "name": source.name}
             transaction.audit(
@@ -56,6 +56,15 @@ class Removal:
             audit_trail.removed(transaction, source.team_id, source.id, gone)
             notices.deleted(transaction, source.team_id, gone)
             return self.enqueue(transaction, source.team_id, source_id=source.id)
+
+    def _release(self, transaction: Transaction, source: Source) -> None:
+        for kept in documents.release(transaction.connection, source.id, source.acl):
+            documents.record(transaction.connection, kept.id, kept.version, "fields_changed")
+            if kept.indexed_version is not None:
+                # Points name the source.
+                self.doorbell.add(
+                    transaction, JobKind.REFRESH, kept.team_id, bulk=True, document_id=kept.id, version=kept.version
+                )
 
     def collection(self, collection: Collection) -> str:
         """Delete a collection with its sources, documents and indexes."""

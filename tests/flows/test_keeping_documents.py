@@ -1,0 +1,102 @@
+"""What stays when its source is deleted: uploads like others, with the readers that they had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag_service.cli.documents import _next_step
+from tests.conftest import Service, Started, Team, settings_for
+from tests.flows.test_sources import make
+
+LONG = "# Parking\n\n" + "The rules on parking. " * 20
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    with Started(settings_for(tmp_path / "data"), worker=False) as started:
+        yield started
+
+
+@pytest.fixture
+def source(service: Service, team: Team, tmp_path: Path) -> dict[str, Any]:
+    root = tmp_path / "folder"
+    root.mkdir()
+    (root / "parking.md").write_text(LONG)
+    made = make(team, root, acl={"users": ["ada"]}, deletion_protection={"max_percent": 100})
+    sync(team, made)
+    return made
+
+
+def sync(team: Team, source: dict[str, Any], **config: Any) -> None:
+    at = f"/v1/sources/{source['id']}"
+    team.admin.patch(at, json={"config": {**source["config"], **config}}).raise_for_status()
+    team.manager.post(f"{at}/sync").raise_for_status()
+    team.service.work()
+
+
+def keep(team: Team, source: dict[str, Any]) -> None:
+    """Delete the source without its documents."""
+    team.manager.delete(f"/v1/sources/{source['id']}", params={"documents": "keep"}).raise_for_status()
+    team.service.work()
+
+
+def of(team: Team, **narrowing: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = team.manager.get("/v1/documents", params=narrowing).json()["data"]
+    return found
+
+
+def found(team: Team, **more: Any) -> list[str]:
+    """What ada, and nobody else, is shown."""
+    assert team.retrieve("rules on parking", team.client("query", user="bob"), **more) == []
+    return [hit["text"] for hit in team.retrieve("rules on parking", team.client("query", user="ada"), **more)]
+
+
+def test_is_replaced_and_found_as_an_upload_is_by_those_who_could_read_it(
+    service: Service, team: Team, source: dict[str, Any]
+) -> None:
+    (before,) = of(team, external_id="parking.md")
+    keep(team, source)
+    assert found(team)
+    assert found(team, filter={"source": source["id"]}) == []
+    (kept,) = of(team, external_id="parking.md")
+    assert (kept["id"], kept["source_id"], kept["acl"]["users"]) == (before["id"], None, ["ada"])
+    replaced = team.manager.put(f"/v1/documents/{kept['id']}/content", json={"text": "Rules on parking, the second."})
+    assert replaced.status_code == 202, replaced.text
+    service.work()
+    assert found(team) == ["Rules on parking, the second."]
+    assert team.put("Rules on parking, the third.", external_id="parking.md", acl=None)["id"] == before["id"]
+    service.work()
+    assert found(team) == ["Rules on parking, the third."]
+
+
+def test_a_deletion_that_was_on_its_way_is_carried_out(service: Service, team: Team, source: dict[str, Any]) -> None:
+    file = Path(source["config"]["root"]) / "parking.md"
+    file.rename(file.with_name("lunch.md")).write_text("# Lunch")
+    service.runtime.runner.run(team.manager.post(f"/v1/sources/{source['id']}/sync").json()["job_id"])
+    assert of(team, status="deleted")
+    keep(team, source)
+    blobs = (service.runtime.settings.data_dir / "blobs").rglob("*")
+    assert not [path for path in blobs if path.is_file() and b"on parking" in path.read_bytes()]
+    assert of(team, external_id="parking.md") == []
+
+
+def test_one_whose_id_an_upload_has_says_that_its_source_is_gone(
+    service: Service, team: Team, source: dict[str, Any]
+) -> None:
+    team.put("An upload of that name.", external_id="parking.md")
+    sync(team, source, max_file_bytes=50)
+    (stuck,) = of(team, status="failed")
+    assert f"/v1/sources/{source['id']}/sync" in stuck["how_to_retry"]
+    assert f"rag source sync {source['id']}" in str(_next_step(stuck, stuck["error"]))
+    keep(team, source)
+    (stuck,) = of(team, status="failed")
+    assert stuck["source_id"] == source["id"]
+    assert f"DELETE /v1/documents/{stuck['id']}" in stuck["how_to_retry"]
+    assert "sync" not in stuck["how_to_retry"] + str(_next_step(stuck, stuck["error"]))
+    refused = team.manager.put(f"/v1/documents/{stuck['id']}/content", json={"text": "x"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "source_gone")
+    assert "sync" not in refused.json()["detail"]
