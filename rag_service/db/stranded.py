@@ -49,8 +49,7 @@ def end(connection: Connection, document_ids: Sequence[str], failure: DocumentFa
 def _end(connection: Connection, ending: Update, among: Sequence[str], line: Mapping[str, Any]) -> list[str]:
     """Run `ending` over these documents and add a line to the history of each that it meets; returns their ids."""
     now = utc_now()
-    changed = ending.values(updated_at=now).returning(documents.c.id, documents.c.version)
-    rows = connection.execute(changed, {"among": among}).all()
+    rows = connection.execute(ending.returning(documents.c.id, documents.c.version), {"among": among}).all()
     told = [{**line, "id": new_id("evt"), "document_id": row.id, "version": row.version, "at": now} for row in rows]
     if told:
         connection.execute(insert(document_events), told)

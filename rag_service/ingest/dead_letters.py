@@ -99,7 +99,7 @@ def _reopened(connection: Connection, job: Job) -> bool:
     if document is None or document.version != job.version or document.status != DocumentStatus.FAILED:
         return False
     values = fresh(document, again=bool(job.payload.get("again")))
-    if documents.change(connection, document, values) is None:
+    if documents.change(connection, document, {**values, "updated_at": document.updated_at}) is None:
         return False
     documents.record(connection, document.id, document.version, "retried")
     return True

@@ -195,7 +195,7 @@ class Intake:
         if all(getattr(row, name) == value for name, value in described.items()):
             if item.version_tag != row.version_tag:
                 documents.note_tag(connection, row.id, item.version_tag)
-            stored = documents.change(connection, row, again) if again else row
+            stored = documents.change(connection, row, {**again, "updated_at": row.updated_at}) if again else row
             change: Change = "unchanged"
         else:
             values = {**described, **again, "version_tag": item.version_tag, "listing": target.listing}

@@ -123,6 +123,7 @@ class TestADocumentWhoseIndexingIsCancelled:
     def test_is_ready_where_its_newest_version_answers(self, service: Service, team: Team) -> None:
         made = team.put("The rules on leave.")
         service.work()
+        written = team.document(made["id"])["updated_at"]
         with parsing(service, _refuse):
             reindex(team, "parse")
             service.work()
@@ -131,6 +132,7 @@ class TestADocumentWhoseIndexingIsCancelled:
         assert error_of(team, made["id"]) == ("accepted", None)
         cancel(team, letter["job_id"])
         assert error_of(team, made["id"]) == ("ready", None)
+        assert team.document(made["id"])["updated_at"] == written
         assert team.manager.get(f"/v1/documents/{made['id']}/events").json()["data"][0]["kind"] == "canceled"
 
     def test_has_failed_too_where_its_job_ran_at_the_time(self, service: Service, team: Team) -> None:
