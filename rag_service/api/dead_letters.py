@@ -12,10 +12,11 @@ from rag_service.api.auth import Administrator, Caller
 from rag_service.api.jobs import Retried
 from rag_service.api.schemas import After, Failure, Limit, Listing, Model, Service
 from rag_service.api.strict import StrictRoute
-from rag_service.db import dead_letters
+from rag_service.db import dead_letters, sources, teams
 from rag_service.db.dead_letters import LetterFilter
 from rag_service.db.jobs import Job
 from rag_service.errors import ErrorClass
+from rag_service.runtime import Runtime
 from rag_service.types import JobKind
 
 router = APIRouter(prefix="/v1/admin", tags=["administration"], route_class=StrictRoute)
@@ -144,7 +145,7 @@ def list_dead_letters(
 ) -> Listing[DeadLetter]:
     """List the jobs that gave up, of all teams or of one, newest first, until they are retried or discarded."""
     values: dict[str, Any] = {"kind": kind, "error_class": error_class, "code": code, "source_id": source}
-    narrowing = LetterFilter(**values, team_id=caller.team_of(team), document_id=document)
+    narrowing = _checked(service, LetterFilter(**values, team_id=caller.team_of(team), document_id=document))
     with service.database.read() as connection:
         page = dead_letters.page(connection, narrowing, limit=limit, after=after)
     return Listing[DeadLetter].of(page, DeadLetter.of)
@@ -153,11 +154,21 @@ def list_dead_letters(
 @router.post("/dead-letters:retry", status_code=202)
 def retry_dead_letters(service: Service, caller: Administrator, letters: Letters) -> RetriedLetters:
     """Queue these jobs again, as if they were new. What they had given up with stays visible on the job."""
-    done = service.dead_letters.retry(letters.which(caller))
+    done = service.dead_letters.retry(_checked(service, letters.which(caller)))
     return RetriedLetters(retried=done.handled, superseded=done.superseded)
 
 
 @router.post("/dead-letters:discard")
 def discard_dead_letters(service: Service, caller: Administrator, letters: Letters) -> DiscardedLetters:
     """Put these letters away for good. Their jobs and documents stay failed, with the reason."""
-    return DiscardedLetters(discarded=service.dead_letters.discard(letters.which(caller)).handled)
+    done = service.dead_letters.discard(_checked(service, letters.which(caller)))
+    return DiscardedLetters(discarded=done.handled)
+
+
+def _checked(service: Runtime, narrowing: LetterFilter) -> LetterFilter:
+    """The same. Raises NotFound for a team that there is not, and for what is no source of it."""
+    with service.database.read() as connection:
+        if narrowing.team_id is not None:
+            teams.get(connection, narrowing.team_id)
+        sources.check_known(connection, narrowing.team_id, narrowing.source_id)
+    return narrowing

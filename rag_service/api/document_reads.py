@@ -148,6 +148,7 @@ def list_documents(
     `source` is an id, `collection` a name or an id. Any `metadata.<key>=<value>` narrows to documents with that value.
     """
     with service.database.read() as connection:
+        sources.check_known(connection, caller.team, source)
         place = None if collection is None else collections.get(connection, caller.team, collection).id
         narrowing = DocumentFilter(status, source, place, external_id, wanted)
         scope = None if "ingest" in caller.scopes else scope_of(caller.principal())

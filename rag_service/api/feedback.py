@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -21,7 +22,7 @@ from rag_service.access import scope_of
 from rag_service.api.auth import Asker, AsUser, Caller, Manager
 from rag_service.api.schemas import After, Id, Limit, Listing, Model, Moment, Service
 from rag_service.api.strict import StrictRoute
-from rag_service.db import Connection, acls, collections, documents, feedback
+from rag_service.db import Connection, acls, collections, documents, feedback, sources
 from rag_service.db.feedback import NONE, Feedback, FeedbackFilter, Rating, Reason, Signal
 from rag_service.db.queries import Trace
 from rag_service.errors import NotFound
@@ -136,7 +137,7 @@ async def _wanted(
     signal: Signal | None = None,
     query_id: _Text = None,
     document: _Text = None,
-    collection: Annotated[str | None, Query(max_length=100, description="Id of the collection.")] = None,
+    collection: Annotated[str | None, Query(max_length=100, description="Name or id of the collection.")] = None,
     source: Annotated[str | None, Query(max_length=100, description="Id of the source.")] = None,
     since: Annotated[Moment | None, Query(description="Said from this moment on.")] = None,
     until: Annotated[Moment | None, Query(description="Said before this moment.")] = None,
@@ -174,7 +175,7 @@ def list_feedback(
 ) -> Listing[FeedbackRecord]:
     """What was said of the team's answers, newest first."""
     with service.database.read() as connection:
-        page = feedback.page(connection, caller.team, wanted, limit=limit, after=after)
+        page = feedback.page(connection, caller.team, _resolved(connection, caller, wanted), limit=limit, after=after)
     return Listing[FeedbackRecord].of(page, FeedbackRecord.of)
 
 
@@ -182,7 +183,7 @@ def list_feedback(
 def summarise_feedback(service: Service, caller: Manager, wanted: Wanted) -> FeedbackSummary:
     """Counts by collection and source."""
     with service.database.read() as connection:
-        counted = feedback.summary(connection, caller.team, wanted)
+        counted = feedback.summary(connection, caller.team, _resolved(connection, caller, wanted))
     rows = [
         SummaryRow(
             collection_id=one.collection_id,
@@ -207,7 +208,8 @@ def export_feedback(
     form: Annotated[Literal["jsonl", "csv"], Query(alias="format")] = "jsonl",
 ) -> StreamingResponse:
     """All of it, oldest first, as JSON Lines or CSV."""
-    records = _records(service, caller.team, wanted)
+    with service.database.read() as connection:
+        records = _records(service, caller.team, _resolved(connection, caller, wanted))
     if form == "csv":
         return StreamingResponse(_rows(records), media_type=_CSV)
     return StreamingResponse((f"{record.model_dump_json()}\n" for record in records), media_type=_JSON_LINES)
@@ -219,6 +221,14 @@ def delete_feedback(service: Service, caller: Manager, feedback_id: Id) -> None:
     with service.database.transaction() as transaction:
         feedback.remove(transaction.connection, caller.team, feedback_id)
         transaction.audit("feedback.deleted", feedback_id, team=caller.team)
+
+
+def _resolved(connection: Connection, caller: Caller, wanted: FeedbackFilter) -> FeedbackFilter:
+    """The same with the collection's id. Raises NotFound for a collection or source that the team does not have."""
+    sources.check_known(connection, caller.team, wanted.source_id)
+    if wanted.collection_id is None:
+        return wanted
+    return replace(wanted, collection_id=collections.get(connection, caller.team, wanted.collection_id).id)
 
 
 def _made(connection: Connection, caller: Caller, trace: Trace, said: SaidIn) -> Feedback:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from rag_service.api.auth import Ingester, Manager
 from rag_service.api.schemas import After, Failure, Id, Limit, Listing, Service
 from rag_service.api.strict import StrictRoute
-from rag_service.db import Connection, jobs
+from rag_service.db import Connection, jobs, sources
 from rag_service.db.jobs import Job
 from rag_service.ingest import cancellation, notices
 from rag_service.types import JobKind, JobState
@@ -94,6 +94,7 @@ def list_jobs(
     """List the team's jobs, newest first. `source` and `document` are ids."""
     narrowing = jobs.JobFilter(state, kind, source, document)
     with service.database.read() as connection:
+        sources.check_known(connection, caller.team, source)
         page = jobs.page(connection, caller.team, narrowing, limit=limit, after=after)
         return Listing[JobRecord].of(page, lambda job: _record(connection, job))
 

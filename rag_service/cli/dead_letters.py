@@ -10,6 +10,7 @@ from rag_service.cli.failure import MISUSED, CommandFailed
 from rag_service.cli.options import Limit, given
 from rag_service.cli.output import moment
 from rag_service.cli.session import Session, connected
+from rag_service.cli.sources import source_id
 
 commands = typer.Typer(help="Jobs that gave up: why, and another try. --team narrows them.", no_args_is_help=True)
 
@@ -21,7 +22,7 @@ ErrorClass = Annotated[
     typer.Option("--class", metavar="CLASS", help="Only transient, quota, auth, poison, permanent or defect."),
 ]
 Code = Annotated[str | None, typer.Option("--code", metavar="CODE", help="Only with this code of error.")]
-Source = Annotated[str | None, typer.Option("--source", metavar="ID", help="Only of this source.")]
+Source = Annotated[str | None, typer.Option("--source", metavar="NAME", help="Only of this source, by name or id.")]
 Document = Annotated[str | None, typer.Option("--document", metavar="ID", help="Only of this document.")]
 Every = Annotated[bool, typer.Option("--all", help="Every letter there is.")]
 
@@ -93,7 +94,8 @@ def _filter(
 ) -> dict[str, Any]:
     source, document = ids
     team = session.service.named_team
-    return given(team=team, kind=kind, error_class=error_class, code=code, source=source, document=document)
+    narrowing = given(team=team, kind=kind, error_class=error_class, code=code, document=document)
+    return narrowing | given(source=source_id(session, source))
 
 
 def _which(narrowing: dict[str, Any], ids: list[str] | None, every: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rag_service.cli.jobs import looks
 from rag_service.cli.options import DenyGroups, DenyUsers, Groups, Limit, NoWait, Public, Users, acl, pairs
 from rag_service.cli.output import Output, moment, printable
 from rag_service.cli.session import Session, connected
+from rag_service.cli.sources import source_id
 
 commands = typer.Typer(help="Documents: what can be searched.", no_args_is_help=True)
 
@@ -89,11 +90,7 @@ def list_documents(
     limit: Limit = 50,
 ) -> None:
     """List documents."""
-    from rag_service.cli.sources import find_source
-
-    narrowing: dict[str, Any] = {"status": status, "collection": collection}
-    if source is not None:
-        narrowing["source"] = find_source(session, source)["id"]
+    narrowing: dict[str, Any] = {"status": status, "collection": collection, "source": source_id(session, source)}
     for key, value in pairs(metadata, "--metadata").items():
         narrowing[f"metadata.{key}"] = value
     page = session.service.list_all("/v1/documents", limit, **narrowing)

@@ -9,6 +9,7 @@ import typer
 from rag_service.cli.options import Limit
 from rag_service.cli.output import moment
 from rag_service.cli.session import Session, connected
+from rag_service.cli.sources import source_id
 
 commands = typer.Typer(help="Feedback: what was said of answers.", no_args_is_help=True)
 
@@ -19,8 +20,8 @@ Signal = Annotated[
     str | None,
     typer.Option("--signal", metavar="SIGNAL", help="Only of answers copied, clicked, retried or edited_answer."),
 ]
-Collection = Annotated[str | None, typer.Option("--collection", metavar="ID", help="Only of this collection.")]
-Source = Annotated[str | None, typer.Option("--source", metavar="ID", help="Only of this source.")]
+Collection = Annotated[str | None, typer.Option("--collection", metavar="NAME", help="Only of this collection.")]
+Source = Annotated[str | None, typer.Option("--source", metavar="NAME", help="Only of this source, by name or id.")]
 Since = Annotated[
     str | None, typer.Option("--since", metavar="TIME", help="Said from then on, such as 2026-01-31T12:00:00Z.")
 ]
@@ -42,8 +43,9 @@ def list_feedback(
     limit: Limit = 50,
 ) -> None:
     """List it, newest first."""
-    narrowing = {"rating": rating, "reason": reason, "signal": signal, "collection": collection, "source": source}
-    page = session.service.list_all(_PATH, limit, **narrowing, since=since, until=until)
+    narrowing = {"rating": rating, "reason": reason, "signal": signal, "collection": collection}
+    narrowing |= {"source": source_id(session, source), "since": since, "until": until}
+    page = session.service.list_all(_PATH, limit, **narrowing)
     session.output.data(page)
     rows = [
         (one["id"], moment(one["at"]), one["rating"], _marks(one), one["query"], one["document_id"], one["comment"])
@@ -64,7 +66,8 @@ def summarise_feedback(
     until: Until = None,
 ) -> None:
     """Count it by collection and source."""
-    summary = session.service.get(f"{_PATH}/summary", collection=collection, source=source, since=since, until=until)
+    narrowing = {"collection": collection, "source": source_id(session, source), "since": since, "until": until}
+    summary = session.service.get(f"{_PATH}/summary", **narrowing)
     session.output.data(summary)
     rows = [
         (

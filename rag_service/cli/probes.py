@@ -12,6 +12,7 @@ from rag_service.cli.jobs import require_success, wait_for_job
 from rag_service.cli.options import AsGroups, AsUser, Limit, Mode, Narrowing, TopK, asker, given, json_object
 from rag_service.cli.output import Output, moment, printable
 from rag_service.cli.session import Session, connected
+from rag_service.cli.sources import source_id
 
 commands = typer.Typer(
     help="Probes: questions asked by the clock, and what their answers must be.", no_args_is_help=True
@@ -47,7 +48,8 @@ def add_probe(
         int | None, typer.Option("--max-age", metavar="SECONDS", help="The newest document must have come in since.")
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--source", metavar="ID", help="... the newest document of this source.")
+        str | None,
+        typer.Option("--source", metavar="NAME", help="... the newest document of this source, by name or id."),
     ] = None,
     every: Annotated[
         int | None, typer.Option("--every", metavar="SECONDS", min=60, help="Between two runs; an hour if not said.")
@@ -66,7 +68,7 @@ def add_probe(
 ) -> None:
     """Add a probe; its first run is due at once."""
     expect = given(documents=documents, min_recall=min_recall, nothing=nothing or None, must_not=must_not)
-    expect |= given(max_age_s=max_age, source=source)
+    expect |= given(max_age_s=max_age, source=source_id(session, source))
     wanted = given(name=name, query=query, collection=collection, top_k=top_k, mode=mode, min_score=min_score)
     wanted |= given(as_user=asker(as_user, as_groups), expect=expect, every_s=every)
     wanted |= given(filter=json_object(narrowing, "--filter", '{"year": {"$gte": 2024}}'))

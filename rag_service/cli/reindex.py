@@ -12,6 +12,7 @@ from rag_service.cli.jobs import looks, require_success
 from rag_service.cli.options import Narrowing, NoWait, given, json_object
 from rag_service.cli.output import Output
 from rag_service.cli.session import Session, connected
+from rag_service.cli.sources import source_id
 
 _PATH = "/v1/admin/reindex"
 # Beyond so many documents a yes is not enough.
@@ -36,7 +37,9 @@ def reindex(
         ),
     ],
     collection: Annotated[str | None, typer.Option("--collection", metavar="NAME", help="Only of this one.")] = None,
-    source: Annotated[str | None, typer.Option("--source", metavar="ID", help="Only of this source.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="NAME", help="Only of this source, by name or id.")
+    ] = None,
     narrowing: Narrowing = None,
     failed_only: Annotated[bool, typer.Option("--failed-only", help="Only documents that failed.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would take, and do nothing.")] = False,
@@ -44,11 +47,12 @@ def reindex(
     no_wait: NoWait = False,
 ) -> None:
     """Work on documents anew from what is kept of them: show what it takes, ask, do it. --team narrows it to one."""
-    team = session.service.named_team
+    # A source is of one team: of the only one, where none is named.
+    team = session.service.team if source else session.service.named_team
     scope = given(
         team=team,
         collection=collection,
-        source=source,
+        source=source_id(session, source),
         filter=json_object(narrowing, "--filter", '{"department": "hr"}'),
         failed_only=failed_only,
     )

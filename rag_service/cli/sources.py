@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,8 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name or id of the sou
 Collection = Annotated[
     str | None, typer.Option("--collection", metavar="NAME", help="Collection to put its documents into.")
 ]
+
+_ID = re.compile("src_[0-9a-f]{32}")
 
 
 @commands.command("add")
@@ -178,6 +181,14 @@ def delete_source(
     session.output.data(session.service.send("DELETE", f"/v1/sources/{source['id']}", params={"documents": kept}))
     its_documents = "its documents stay" if keep_documents else "and its documents with it"
     session.output.show(f"Source {source['name']} is deleted, {its_documents}.")
+
+
+def source_id(session: Session, name: str | None) -> str | None:
+    """The id of a source by name or id; an id as it is: a source that is gone has left more than its name.
+
+    Raises CommandFailed as `find_source` does.
+    """
+    return name if name is None or _ID.fullmatch(name) else str(find_source(session, name)["id"])
 
 
 def find_source(session: Session, name: str) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from connectors.base import Acl
 from rag_service.db import dead_letters
 from rag_service.db.acls import acl_from_json, acl_to_json
 from rag_service.db.pages import Page, fetch_page
-from rag_service.db.tables import sources
+from rag_service.db.tables import jobs, sources
 from rag_service.errors import Conflict, NotFound
 from rag_service.types import new_id, utc_now
 
+_NONE = "There is no such source in this team. `GET /v1/sources` lists them."
 _HAS_SECRETS = cast(sources.c.secrets, Text) != "{}"
 
 
@@ -83,8 +84,23 @@ def get(connection: Connection, team_id: str, source_id: str) -> Source:
     query = select(sources).where(sources.c.id == source_id, sources.c.team_id == team_id)
     row = connection.execute(query).first()
     if row is None:
-        raise NotFound("There is no such source in this team. `GET /v1/sources` lists them.")
+        raise NotFound(_NONE)
     return _source(row)
+
+
+def check_known(connection: Connection, team_id: str | None, source_id: str | None) -> None:
+    """Raises NotFound for what is no source of this team (None: of any), and never was: one that is gone left jobs.
+
+    "" is known, which stands for uploads, and so is None, which names none.
+    """
+    if not source_id:
+        return
+    for table, column in ((sources, sources.c.id), (jobs, jobs.c.source_id)):
+        named = select(column).where(column == source_id).limit(1)
+        mine = named if team_id is None else named.where(table.c.team_id == team_id)
+        if connection.execute(mine).first() is not None:
+            return
+    raise NotFound(_NONE)
 
 
 def page(connection: Connection, team_id: str, *, limit: int, after: str | None) -> Page[Source]:

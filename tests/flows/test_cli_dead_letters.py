@@ -60,6 +60,18 @@ def test_letters_are_listed_with_their_diagnosis_and_narrowed(url: str, broken: 
     assert "No job has given up." in letters(url, "list", "--team", "blue").stdout
 
 
+def test_letters_of_a_source_are_named_by_it(url: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.7 and nothing more of it")
+    of_red = ("--team", "red")
+    rag(url, "source", "add", "files", "handbook", "--root", str(tmp_path), *of_red)
+    rag(url, "source", "sync", "handbook", *of_red, exits=1)
+    (letter,) = listed(url, "--source", "handbook", *of_red)
+    assert listed(url, "--source", letter["source_id"]) == [letter]
+    assert "There is: handbook." in letters(url, "list", "--source", "nope", *of_red, exits=1).stderr
+    assert "There is no such team." in letters(url, "list", "--team", "nope", exits=1).stderr
+    assert "1 letters are put away" in letters(url, "discard", "--source", "handbook", *of_red).stdout
+
+
 def test_letters_are_retried_by_id_and_by_what_they_have_in_common(url: str, broken: str) -> None:
     assert "1 jobs are tried again" in letters(url, "retry", broken).stdout
     rag(url, "job", "watch", broken, "--team", "red", exits=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +85,13 @@ def test_every_expectation_can_be_said(rag: Rag) -> None:
     for name in ("none", "private", "fresh"):
         assert "ok" in rag("probe", "run", name).stdout
         rag("probe", "remove", name)
+
+
+def test_the_source_whose_news_is_watched_is_named(rag: Rag, tmp_path: Path) -> None:
+    rag("source", "add", "files", "press", "--root", str(tmp_path))
+    (source,) = json.loads(rag("source", "list", "--json").stdout)["data"]
+    said = json.loads(rag("probe", "add", "n", "--max-age", "86400", "--source", "press", "--json").stdout)
+    assert said["expect"]["source"] == source["id"]
 
 
 def test_a_model_that_has_moved_is_told_and_accepted_by_its_name(rag: Rag, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,13 @@ def test_it_asks_shows_and_follows_it_to_its_end(url: str) -> None:
     assert [job["state"] for job in jobs(url, "red")[: len(jobs(url, "red")) - before]] == ["succeeded"]
 
 
+def test_only_documents_of_a_source_are_worked_on_by_its_name(url: str, tmp_path: Path) -> None:
+    rag(url, "source", "add", "files", "manuals", "--root", str(tmp_path), "--team", "red")
+    of_source = ("--from", "chunk", "--source", "manuals", "--dry-run")
+    assert "documents  0" in reindex(url, *of_source, "--team", "red").stdout
+    assert "Name one: --team" in reindex(url, *of_source, exits=2).stderr
+
+
 def test_without_a_team_every_team_is_worked_on(url: str) -> None:
     done = json.loads(reindex(url, "--from", "metadata", "--yes", "--json").stdout)
     assert sorted(job["counters"]["scanned"] for job in done["jobs"]) == [1, 3]

@@ -130,6 +130,12 @@ def test_feedback_is_listed_counted_and_exported(url: str, tmp_path: Any) -> Non
     assert "outdated" in shown
     assert len(said(url, "feedback", "list", "--rating", "like")["data"]) == 1
     assert len(said(url, "feedback", "list", "--reason", "outdated", "--limit", "1")["data"]) == 1
+    (tmp_path / "later").mkdir()
+    red(url, "source", "add", "files", "later", "--root", str(tmp_path / "later"))
+    for command in ("list", "summary"):
+        assert len(said(url, "feedback", command, "--collection", "default")["data"]) > 0
+        assert said(url, "feedback", command, "--source", "later")["data"] == []
+        assert "There is: later." in rag(url, "feedback", command, "--source", "x", "--team", "red", exits=1).stderr
     shown = red(url, "feedback", "summary")
     assert "default" in shown
     assert "outdated=1" in shown

@@ -303,11 +303,24 @@ def test_letters_are_narrowed_and_paged(service: Service, team: Team, other_team
     assert [letter["job_id"] for letter in letters(team, code="one")] == [one["job_id"] for one in first[::-1]]
     assert [letter["job_id"] for letter in letters(team, error_class="poison")] == [second["job_id"]]
     assert [letter["job_id"] for letter in letters(team, document=second["id"])] == [second["job_id"]]
-    assert letters(team, kind="sync") == letters(team, source="src_none") == []
+    assert letters(team, kind="sync") == []
     assert len(letters(other_team)) == 1
     page = service.admin.get(LETTERS, params={"team": team.id, "limit": 3}).json()
     rest = service.admin.get(LETTERS, params={"team": team.id, "limit": 3, "after": page["next_cursor"]}).json()
     assert (len(page["data"]), page["has_more"], len(rest["data"]), rest["has_more"]) == (3, True, 1, False)
+
+
+def test_a_team_or_source_that_is_none_is_told_instead_of_an_empty_list(
+    service: Service, team: Team, other_team: Team, unsteady: Any
+) -> None:
+    source = unsteady()
+    assert letters(team, source=source) == []
+    for wrong in ({"team": "nope"}, {"source": "unsteady"}, {"team": other_team.id, "source": source}):
+        assert service.admin.get(LETTERS, params=wrong).status_code == 404, wrong
+        for what in ("retry", "discard"):
+            answer = service.admin.post(f"{LETTERS}:{what}", json={"filter": wrong})
+            assert answer.status_code == 404, answer.text
+            assert "There is no such" in answer.json()["detail"]
 
 
 def test_discarded_letters_are_gone_and_their_documents_stay_failed(

@@ -340,13 +340,20 @@ def test_it_is_listed_by_page_and_narrowed(spoken: Team) -> None:
         ({"document": page}, 2),
         ({"document": page, "signal": "clicked"}, 1),
         ({"collection": like["collection_id"]}, 3),
-        ({"collection": "col_of_nobody"}, 0),
+        ({"collection": "default"}, 3),
         ({"until": like["at"]}, 0),
         ({"since": like["at"]}, 3),
     ):
         assert len(listed(spoken, **narrowing)) == count, narrowing
     for wrong in ({"rating": "meh"}, {"since": "yesterday"}, {"signal": "outdated"}):
         assert spoken.manager.get("/v1/feedback", params=wrong).status_code == 422
+
+
+def test_a_collection_or_source_that_is_none_is_told_instead_of_nothing_said(spoken: Team) -> None:
+    for wrong in ({"collection": "nope"}, {"source": "pages"}):
+        for path in ("/v1/feedback", "/v1/feedback/summary", "/v1/feedback/export"):
+            answer = spoken.manager.get(path, params=wrong)
+            assert (answer.status_code, "There is no such" in answer.text) == (404, True), path
 
 
 def test_it_is_exported_as_json_lines_and_as_csv(spoken: Team) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,24 @@ def test_a_source_is_deleted_with_its_documents_or_without(team: Team, folder: P
     team.drain()
     assert team.manager.get(f"/v1/sources/{source['id']}").status_code == 404
     assert len(team.retrieve("rules", team.client("query"), top_k=100)) == left
+
+
+def test_what_a_source_left_is_listed_and_what_never_was_one_is_told(
+    team: Team, other_team: Team, folder: Path
+) -> None:
+    source = make(team, folder)
+    for path in ("/v1/documents", "/v1/jobs"):
+        asked = partial(team.manager.get, path)
+        assert asked(params={"source": source["id"]}).json()["data"] == []
+        answers = [asked(params={"source": named}) for named in ("nope", source["name"])]
+        answers.append(other_team.manager.get(path, params={"source": source["id"]}))
+        assert {(answer.status_code, answer.json()["detail"].partition(".")[0]) for answer in answers} == {
+            (404, "There is no such source in this team")
+        }
+    sync(team, source)
+    team.manager.delete(f"/v1/sources/{source['id']}")
+    gone = team.manager.get("/v1/documents", params={"source": source["id"], "status": "deleted"}).json()["data"]
+    assert len(gone) == len(TOPICS)
 
 
 def test_a_folder_that_went_away_fails_the_sync_and_deletes_nothing(team: Team, folder: Path) -> None:
