@@ -69,7 +69,7 @@ class Vault:
 
         key = self._keys.get(envelope["key"])
         if key is None:
-            raise missing([envelope["key"]])
+            raise missing({"stored secrets": [envelope["key"]]})
         try:
             content = base64.b64decode(envelope["ciphertext"], validate=True)
             nonce, sealed = content[:_NONCE_BYTES], content[_NONCE_BYTES:]
@@ -112,9 +112,11 @@ def _named(keys: Sequence[bytes]) -> dict[str, bytes]:
     return {key_id(key): key for key in keys}
 
 
-def missing(key_ids: Sequence[str]) -> ConfigError:
+def missing(lacking: Mapping[str, Sequence[str]]) -> ConfigError:
+    """What cannot be opened, with the ids of the keys that it is encrypted under."""
+    ids = sorted({key for keys in lacking.values() for key in keys})
     return ConfigError(
-        f"Credentials of sources are encrypted under a key that this service does not have (key id "
-        f"{', '.join(key_ids)}). Add that key to RAG_SECRET_KEYS, or put back secret.key into the data folder.",
+        f"{' and '.join(lacking).capitalize()} are encrypted under a key that this service does not have (key id "
+        f"{', '.join(ids)}). Add that key to RAG_SECRET_KEYS, or put back secret.key into the data folder.",
         code="secret_key_missing",
     )

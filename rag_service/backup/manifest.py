@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,10 @@ class BackupDamaged(InvalidRequest):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`models` are the embedding models of its indexes; `missing` counts what the service itself had lost before."""
+    """`models` are the embedding models of its indexes; `missing` counts what the service itself had lost before.
+
+    `secret_keys`: ids of the keys that credentials and secrets in it are encrypted under, and that it does not hold.
+    """
 
     created_at: str
     service: str
@@ -39,6 +42,7 @@ class Manifest:
     missing: Mapping[str, int]
     files: Mapping[str, Mapping[str, Any]]
     format: int = FORMAT
+    secret_keys: list[str] = field(default_factory=list)
 
 
 def write(folder: Path, manifest: Manifest) -> None:

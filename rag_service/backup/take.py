@@ -23,7 +23,7 @@ from rag_service.backup import manifest
 from rag_service.backup.manifest import BLOBS, METADATA, PARTS, VECTORS, Manifest
 from rag_service.backup.points import PointFile
 from rag_service.blobs import BlobStore
-from rag_service.db import Connection, Database, collections, inventory, snapshot
+from rag_service.db import Connection, Database, collections, inventory, sealed, snapshot
 from rag_service.db.documents import Document
 from rag_service.errors import Conflict, NotFound
 from rag_service.flushing import sync, sync_folder
@@ -77,6 +77,7 @@ class Backup:
             counts = {**snapshot.counts(connection), "blobs": blobs, "points": points}
             models = sorted({str(index.embedder) for index in collections.all_active(connection)})
             schema = snapshot.revision(metadata)
+            secret_keys = sorted(set().union(*sealed.key_ids(connection).values()))
         made = Manifest(
             created_at=created_at,
             service=__version__,
@@ -85,6 +86,7 @@ class Backup:
             counts=counts,
             missing={"blobs": missing_blobs, "points": missing_points},
             files={name: manifest.described(folder / name) for name in PARTS},
+            secret_keys=secret_keys,
         )
         manifest.write(folder, made)
         return made

@@ -44,6 +44,11 @@ def backup(
     report = done["report"]
     session.output.show(f"The backup is in {report['path']} ({report['bytes'] / 1e6:.1f} MB).")
     session.output.fields(report["counts"])
+    if needed := report.get("secret_keys"):
+        session.output.note(
+            f"Credentials and secrets in it are encrypted under the key {', '.join(needed)}, which is not in it: keep "
+            "RAG_SECRET_KEYS, or secret.key of the data folder, apart. Restored without, the service does not start."
+        )
     if any(report["missing"].values()):
         session.output.note(
             f"The service itself had lost {report['missing']} before. Look closer: rag admin reconcile --repair"
@@ -58,17 +63,21 @@ def restore(
     """Restore a service that does not run from a backup, all of which is verified first."""
     from rag_service.cli.process import read_settings
     from rag_service.errors import RagError
-    from rag_service.runtime.restoring import restore
+    from rag_service.runtime.restoring import keys_lacking, restore
 
     output = Output(as_json)
     with ending(output):
         try:
-            found = restore(read_settings(), folder, lambda _stage, _done, _total: None, force=force)
+            settings = read_settings()
+            found = restore(settings, folder, lambda _stage, _done, _total: None, force=force)
+            lacking = keys_lacking(settings)
         except RagError as error:
             raise CommandFailed(error.message, exit_code=MISUSED) from None
         output.data({"created_at": found.created_at, "counts": dict(found.counts), "missing": dict(found.missing)})
         output.show(f"Restored the backup of {found.created_at}. Start the service: rag serve")
         output.fields(dict(found.counts))
+        if lacking:
+            output.note(f"Before it can start: {lacking}")
 
 
 @connected

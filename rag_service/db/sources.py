@@ -138,10 +138,9 @@ def of_collection(connection: Connection, collection_id: str) -> list[Source]:
     return [_source(row) for row in connection.execute(select(sources).where(sources.c.collection_id == collection_id))]
 
 
-def secret_keys_in_use(connection: Connection) -> set[str]:
-    """Ids of the keys that stored credentials are encrypted under."""
-    rows = connection.execute(select(sources.c.secrets).where(_HAS_SECRETS)).scalars()
-    return {envelope["key"] for secrets in rows for envelope in secrets.values()}
+def all_secrets(connection: Connection) -> list[Mapping[str, Mapping[str, str]]]:
+    """The envelopes of every source that keeps credentials, by field."""
+    return list(connection.execute(select(sources.c.secrets).where(_HAS_SECRETS)).scalars())
 
 
 def with_secrets(connection: Connection, *, after: str, limit: int) -> list[Source]:

@@ -12,7 +12,7 @@ from connectors.secret_fields import destination_fields, secret_fields
 from rag_service.db import Connection, Database, sources
 from rag_service.db.sources import Source
 from rag_service.errors import ConfigError, InvalidRequest
-from rag_service.vault import Envelope, Vault, missing
+from rag_service.vault import Envelope, Vault
 
 State: TypeAlias = Literal["set", "unset"]
 _AT_ONCE = 100
@@ -65,13 +65,6 @@ class Credentials:
             name: value for name, value in change.items() if value is not None or name not in secret_fields(config)
         }
         return {**given, **{name: opened[name] for name in kept}}
-
-    def check_keys(self) -> None:
-        """Raises ConfigError when a stored credential is encrypted under a key that is not here."""
-        with self.database.read() as connection:
-            used = sources.secret_keys_in_use(connection)
-        if lacking := self.vault.lacks(used):
-            raise missing(lacking)
 
     def rotate(self) -> Rotation:
         """Encrypt every credential anew under the newest key; a source that is in use meanwhile is not disturbed."""

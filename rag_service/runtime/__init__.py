@@ -55,7 +55,7 @@ from rag_service.runtime.observing import shared_state
 from rag_service.runtime.pipelines import Models, make_chunker, make_pipelines
 from rag_service.runtime.probing import Probing, make_probing
 from rag_service.runtime.readiness import Readiness
-from rag_service.runtime.secret_keys import make_vault
+from rag_service.runtime.secret_keys import check_keys, make_vault
 from rag_service.runtime.telling import make_courier
 from rag_service.runtime.upkeep import Upkeep, make_upkeep
 from rag_service.runtime.variants import (
@@ -145,8 +145,7 @@ class Runtime:
         self.database.migrate()
         if self.database.is_shared and (self.keeps_to_itself or self.settings.blobs_url is None):
             folder.check_shared(self.settings.data_dir, self.database)
-        self.credentials.check_keys()
-        self.courier.secrets.check_keys()
+        check_keys(self.database, self.credentials.vault)
         put_on_record(self.database, self.settings)
         self.catalogue.check_indexes()
         self.catalogue.make_indexes()

@@ -10,8 +10,9 @@ from rag_service.backup.manifest import Manifest
 from rag_service.backup.restore import Restore, checked
 from rag_service.backup.take import Progress
 from rag_service.db import snapshot
-from rag_service.errors import Conflict
+from rag_service.errors import ConfigError, Conflict
 from rag_service.runtime import Runtime, build
+from rag_service.runtime.secret_keys import check_keys
 from rag_service.settings import Settings
 
 
@@ -31,6 +32,16 @@ def restore(settings: Settings, backup: Path, progress: Progress, *, force: bool
         else:
             _restore_servers(target, backup, found, progress)
     return found
+
+
+def keys_lacking(settings: Settings) -> str | None:
+    """What a start would say of keys that the service of these settings does not have for what it holds."""
+    with closing(build(settings)) as restored:
+        try:
+            check_keys(restored.database, restored.credentials.vault)
+        except ConfigError as error:
+            return error.message
+    return None
 
 
 def _lives_in_its_folder(target: Runtime) -> bool:

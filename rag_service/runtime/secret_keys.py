@@ -7,8 +7,9 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from rag_service.db import Database, sealed
 from rag_service.settings import Settings
-from rag_service.vault import Vault, new_key, parse_keys
+from rag_service.vault import Vault, missing, new_key, parse_keys
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,11 @@ def make_vault(settings: Settings, *, alone: bool) -> Vault:
         return Vault(lambda: parse_keys(given))
     file = KeyFile(settings.data_dir / "secret.key")
     return Vault(file.load, file.make) if alone else Vault(file.load)
+
+
+def check_keys(database: Database, vault: Vault) -> None:
+    """Raises ConfigError when something is stored that is encrypted under a key that is not here."""
+    with database.read() as connection:
+        used = sealed.key_ids(connection)
+    if lacking := {what: lacks for what, keys in used.items() if (lacks := vault.lacks(keys))}:
+        raise missing(lacking)

@@ -60,7 +60,7 @@ class Upkeep:
 
     def _take(self, target: Path, progress: Progress) -> Mapping[str, Any]:
         made = asdict(self.backup.take(target, progress))
-        told = ("created_at", "service", "schema", "models", "counts", "missing")
+        told = ("created_at", "service", "schema", "models", "counts", "missing", "secret_keys")
         size = sum(file["bytes"] for file in made["files"].values())
         return {"path": str(target.absolute()), "bytes": size, **{name: made[name] for name in told}}
 

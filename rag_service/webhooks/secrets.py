@@ -11,7 +11,7 @@ from rag_service.db import Connection, Database, webhooks
 from rag_service.db.webhooks import Webhook
 from rag_service.errors import ConfigError
 from rag_service.types import utc_now
-from rag_service.vault import Vault, missing
+from rag_service.vault import Vault
 from rag_service.webhooks.signing import new_secret
 
 # The newest, and those before it that still sign.
@@ -39,13 +39,6 @@ class WebhookSecrets:
     def valid(self, webhook: Webhook) -> list[str]:
         """Those that sign now, the newest first. Raises ConfigError where one cannot be opened."""
         return [self.vault.open(_envelope(one), _place(webhook)) for one in webhook.secrets if not _is_over(one)]
-
-    def check_keys(self) -> None:
-        """Raises ConfigError when a secret is encrypted under a key that is not here."""
-        with self.database.read() as connection:
-            used = {str(one["key"]) for webhook in webhooks.everyone(connection) for one in webhook.secrets}
-        if lacking := self.vault.lacks(used):
-            raise missing(lacking)
 
     def rotate(self) -> tuple[int, list[str]]:
         """Encrypt every secret anew under the newest key; (how many, webhooks of which one could not be opened)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,34 @@ def test_the_key_in_the_data_folder_is_rotated_while_the_service_is_stopped(data
     assert after != before
     with Started(settings_for(data_dir), worker=False) as service:
         assert configuration(service, team, source)["token"] == TOKEN
+
+
+def test_a_backup_tells_which_key_it_needs_and_a_restore_what_is_lacking(data_dir: Path, tmp_path: Path) -> None:
+    with Started(settings_for(data_dir), worker=False) as service:
+        team = service.new_team()
+        made = team.manager.post("/v1/webhooks", json={"url": "https://hooks.example", "events": ["sync.finished"]})
+        assert made.status_code == 201, made.text
+    key = (data_dir / "secret.key").read_text()
+    assert f"the key {key_id(parse_keys(key)[0])}, which is not in it" in told(data_dir, "backup", tmp_path / "b")
+    restored = tmp_path / "restored"
+    lacking = told(restored, "restore", tmp_path / "b")
+    assert "Secrets of webhooks are encrypted under a key that this service does not have" in lacking
+    assert "put back secret.key" in lacking
+    (restored / "secret.key").write_text(key)
+    assert "encrypted" not in told(restored, "restore", tmp_path / "b", "--force")
+    build_and_open(restored)
+
+
+def told(data_dir: Path, command: str, folder: Path, *options: str) -> str:
+    environment = {"RAG_DATA_DIR": str(data_dir), "RAG_EMBEDDER": "hashing", "RAG_ADMIN_KEY": ADMIN_KEY}
+    result = CliRunner().invoke(cli, ["admin", command, str(folder), *options], env=environment)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def build_and_open(data_dir: Path) -> None:
+    with closing(build(settings_for(data_dir))) as runtime:
+        runtime.open()
 
 
 def test_a_key_is_made_with_the_first_credential_for_its_owner_alone(own: Service, data_dir: Path) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from rag_service.db import Database, audit, webhooks
 from rag_service.db.webhooks import Webhook
 from rag_service.errors import ConfigError, Conflict
+from rag_service.runtime.secret_keys import check_keys
 from rag_service.types import EventType
 from rag_service.vault import Vault
 from rag_service.webhooks.secrets import WebhookSecrets
@@ -80,9 +81,9 @@ def hook_of(connection: Connection) -> Webhook:
 
 def test_a_service_that_lacks_the_key_says_so_when_it_starts(database: Database) -> None:
     renewed(database, hook(database))
-    keeping(database, SECOND, FIRST).check_keys()
-    with pytest.raises(ConfigError, match="RAG_SECRET_KEYS"):
-        keeping(database, SECOND).check_keys()
+    check_keys(database, Vault(lambda: [SECOND, FIRST]))
+    with pytest.raises(ConfigError, match=r"Secrets of webhooks are .* RAG_SECRET_KEYS"):
+        check_keys(database, Vault(lambda: [SECOND]))
 
 
 def test_rotating_the_key_keeps_the_secrets_and_their_ends(database: Database) -> None:
