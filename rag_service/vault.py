@@ -117,6 +117,7 @@ def missing(lacking: Mapping[str, Sequence[str]]) -> ConfigError:
     ids = sorted({key for keys in lacking.values() for key in keys})
     return ConfigError(
         f"{' and '.join(lacking).capitalize()} are encrypted under a key that this service does not have (key id "
-        f"{', '.join(ids)}). Add that key to RAG_SECRET_KEYS, or put back secret.key into the data folder.",
+        f"{', '.join(ids)}). Add that key to RAG_SECRET_KEYS, or put back secret.key into the data folder. "
+        "If it is lost: rag admin rotate-secrets --drop-unreadable.",
         code="secret_key_missing",
     )

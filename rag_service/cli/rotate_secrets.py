@@ -13,6 +13,9 @@ from rag_service.cli.session import ending
 
 
 def rotate_secrets(
+    drop: Annotated[
+        bool, typer.Option("--drop-unreadable", help="Forget what cannot be opened, where its key is lost for good.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Encrypt every stored credential anew, under the newest key. Exits 1 if one could not be opened.
@@ -28,16 +31,22 @@ def rotate_secrets(
         if file is not None:
             runtime.lock_folder()
             file.add()
-        rotation = runtime.credentials.rotate()
-        more, unopened = runtime.courier.secrets.rotate()
+        rotation = runtime.credentials.rotate(drop=drop)
+        more, unopened = runtime.courier.secrets.rotate(drop=drop)
         rotated, failed = rotation.rotated + more, [*rotation.failed, *unopened]
-        if file is not None and not failed:
+        if file is not None and (drop or not failed):
             file.keep_newest()
         output.data({"rotated": rotated, "key": rotation.key, "failed": failed})
         output.show(f"{rotated} credentials are encrypted under the key {rotation.key}.")
-        if failed:
+        if failed and drop:
+            output.note(
+                f"Those of {len(failed)} sources or webhooks are dropped: {', '.join(failed)}. Set them again once it "
+                "runs: PATCH /v1/sources/{source_id}, rag webhook rotate ID."
+            )
+        elif failed:
             raise CommandFailed(
                 f"Credentials of {len(failed)} sources or webhooks could not be opened: {', '.join(failed)}.",
-                "Add the key that they were encrypted under, or set them again. Old keys are still needed until then.",
+                "Add the key that they were encrypted under, or set them again; if it is lost, say --drop-unreadable. "
+                "Old keys are still needed until then.",
                 exit_code=FAILED,
             )

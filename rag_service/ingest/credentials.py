@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -66,37 +67,37 @@ class Credentials:
         }
         return {**given, **{name: opened[name] for name in kept}}
 
-    def rotate(self) -> Rotation:
-        """Encrypt every credential anew under the newest key; a source that is in use meanwhile is not disturbed."""
+    def rotate(self, *, drop: bool = False) -> Rotation:
+        """Encrypt every credential anew under the newest key; a source that is in use meanwhile is not disturbed.
+
+        `drop` forgets those that cannot be opened; else their sources stay as they are.
+        """
         rotated, failed, last = 0, list[str](), ""
         while True:
             with self.database.transaction() as transaction:
                 batch = sources.with_secrets(transaction.connection, after=last, limit=_AT_ONCE)
                 if not batch:
                     return Rotation(rotated, failed, self.vault.newest)
-                done = [source for source in batch if self._renew(transaction.connection, source, failed)]
-                rotated += sum(len(source.secrets) for source in done)
-                for source in done:
-                    transaction.audit(
-                        "secrets.rotated",
-                        source.id,
-                        team=source.team_id,
-                        key=self.vault.newest,
-                        fields=len(source.secrets),
-                    )
+                for source in batch:
+                    renewed = self._renewed(source)
+                    if lost := source.secrets.keys() - renewed.keys():
+                        failed.append(source.id)
+                    if lost and not drop:
+                        continue
+                    sources.change(transaction.connection, source.id, secrets=renewed)
+                    rotated += len(renewed)
+                    told: dict[str, Any] = {"key": self.vault.newest, "fields": len(renewed), "dropped": len(lost)}
+                    transaction.audit("secrets.rotated", source.id, team=source.team_id, **told)
                 last = batch[-1].id
 
-    def _renew(self, connection: Connection, source: Source, failed: list[str]) -> bool:
+    def _renewed(self, source: Source) -> dict[str, Envelope]:
+        """Those that can be opened, anew."""
         envelopes: dict[str, Envelope] = {}
-        try:
-            for name, envelope in source.secrets.items():
-                place = _place(source.id, name)
+        for name, envelope in source.secrets.items():
+            place = _place(source.id, name)
+            with suppress(ConfigError):
                 envelopes[name] = self.vault.seal(self.vault.open(envelope, place), place)
-        except ConfigError:
-            failed.append(source.id)
-            return False
-        sources.change(connection, source.id, secrets=envelopes)
-        return True
+        return envelopes
 
 
 @dataclass(frozen=True, slots=True)

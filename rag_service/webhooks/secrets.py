@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -40,25 +41,36 @@ class WebhookSecrets:
         """Those that sign now, the newest first. Raises ConfigError where one cannot be opened."""
         return [self.vault.open(_envelope(one), _place(webhook)) for one in webhook.secrets if not _is_over(one)]
 
-    def rotate(self) -> tuple[int, list[str]]:
-        """Encrypt every secret anew under the newest key; (how many, webhooks of which one could not be opened)."""
+    def rotate(self, *, drop: bool = False) -> tuple[int, list[str]]:
+        """Encrypt every secret anew under the newest key; (how many, webhooks of which one could not be opened).
+
+        `drop` forgets those that cannot be opened; else their webhooks stay as they are. A webhook that has lost its
+        newest is given one that nobody knows until it is renewed: nothing is ever sent unsigned.
+        """
         rotated, failed = 0, []
         with self.database.transaction() as transaction:
             for webhook in webhooks.everyone(transaction.connection):
-                try:
-                    anew = [self._sealed_anew(webhook, one) for one in webhook.secrets]
-                except ConfigError:
+                anew = self._sealed_anew(webhook)
+                if lost := len(webhook.secrets) - len(anew):
                     failed.append(webhook.id)
+                if lost and not drop:
                     continue
-                webhooks.change(transaction.connection, webhook.id, secrets=anew)
-                key, team = self.vault.newest, webhook.team_id or None
-                transaction.audit("secrets.rotated", webhook.id, team=team, key=key, fields=len(anew))
                 rotated += len(anew)
+                told: dict[str, Any] = {"key": self.vault.newest, "fields": len(anew), "dropped": lost}
+                if lost and all(one["until"] for one in anew):
+                    anew.insert(0, {**self.vault.seal(new_secret(), _place(webhook)), "until": None})
+                webhooks.change(transaction.connection, webhook.id, secrets=anew)
+                transaction.audit("secrets.rotated", webhook.id, team=webhook.team_id or None, **told)
         return rotated, failed
 
-    def _sealed_anew(self, webhook: Webhook, one: Mapping[str, Any]) -> dict[str, Any]:
-        opened = self.vault.open(_envelope(one), _place(webhook))
-        return {**self.vault.seal(opened, _place(webhook)), "until": one["until"]}
+    def _sealed_anew(self, webhook: Webhook) -> list[dict[str, Any]]:
+        """Those that can be opened."""
+        anew = []
+        for one in webhook.secrets:
+            with suppress(ConfigError):
+                opened = self.vault.open(_envelope(one), _place(webhook))
+                anew.append({**self.vault.seal(opened, _place(webhook)), "until": one["until"]})
+        return anew
 
 
 def _place(webhook: Webhook) -> str:

@@ -212,6 +212,21 @@ def test_a_credential_that_cannot_be_opened_stops_no_other_and_keeps_the_old_key
         assert configuration(service, team, first)["token"] == TOKEN
 
 
+def test_without_its_lost_key_a_service_starts_again_when_what_it_encrypted_is_dropped(data_dir: Path) -> None:
+    with Started(settings_for(data_dir), worker=False) as service:
+        team = service.new_team()
+        source = make(team)
+    (data_dir / "secret.key").unlink()
+    assert "--drop-unreadable" in rag(data_dir, None, "rotate-secrets", exits=1)
+    rag(data_dir, None, "rotate-secrets", "--drop-unreadable")
+    assert len((data_dir / "secret.key").read_text().split()) == 1
+    with Started(settings_for(data_dir), worker=False) as service:
+        manager = service.client(team.manager.headers["Authorization"].removeprefix("Bearer "))
+        assert manager.get(f"/v1/sources/{source['id']}").json()["secrets"]["token"] == "unset"
+        manager.patch(f"/v1/sources/{source['id']}", json={"config": {"token": TOKEN}}).raise_for_status()
+        assert configuration(service, team, source)["token"] == TOKEN
+
+
 def test_the_key_in_the_data_folder_is_rotated_while_the_service_is_stopped(data_dir: Path) -> None:
     with Started(settings_for(data_dir), worker=False) as service:
         team = service.new_team()

@@ -97,3 +97,16 @@ def test_rotating_the_key_keeps_the_secrets_and_their_ends(database: Database) -
     with database.read() as connection:
         (entry,) = audit.in_order(connection, audit.AuditFilter(action="secrets.rotated"))
     assert (entry.target, entry.team_id, entry.detail["fields"]) == (webhook.id, "a", 2)
+
+
+def test_what_cannot_be_opened_is_dropped_on_request_and_nothing_is_sent_unsigned(database: Database) -> None:
+    webhook, stuck = hook(database), hook(database)
+    former = renewed(database, webhook)
+    lost = [renewed(database, webhook, 3600, SECOND, FIRST), renewed(database, stuck, 0, SECOND)]
+    secrets = keeping(database, FIRST)
+    assert secrets.rotate(drop=True) == (1, [webhook.id, stuck.id])
+    assert secrets.rotate() == (3, [])
+    unknown, *others = secrets.valid(now(database, webhook))
+    assert (unknown in lost, others) == (False, [former])
+    (only,) = secrets.valid(now(database, stuck))
+    assert only not in lost
