@@ -22,8 +22,9 @@ from rag_service.api.query_sets import (
 from rag_service.api.schemas import Id, Model, Service
 from rag_service.api.strict import StrictRoute, loads, validated
 from rag_service.api.uploads import File, read_form
-from rag_service.db import query_sets
-from rag_service.errors import InvalidRequest, NotFound, UnsupportedDocument
+from rag_service.db import Connection, collections, query_sets
+from rag_service.db.query_sets import QuerySet
+from rag_service.errors import Conflict, InvalidRequest, NotFound, UnsupportedDocument
 from rag_service.evaluation.files import MEDIA_TYPES, Format, read_file, write_file
 from rag_service.types import LabelledQuery
 
@@ -68,6 +69,8 @@ def import_query_set(
             except NotFound:
                 pass  # then it is new
             else:
+                if "collection" in form.model_fields_set:
+                    _check_is_about(transaction.connection, found, form.collection)
                 return written(transaction, found, queries, replace=True, imported=True)
         return created(transaction, caller.team, form.name, form.collection, queries, imported=True)
 
@@ -89,6 +92,16 @@ def export_query_set(
         queries = query_sets.queries_of(connection, found)
     named = {"Content-Disposition": f'attachment; filename="{found.name}.{form}"'}
     return Response(write_file(queries, form), media_type=MEDIA_TYPES[form], headers=named)
+
+
+def _check_is_about(connection: Connection, found: QuerySet, collection: str) -> None:
+    """Raises Conflict when the set is about another collection, NotFound when there is none of that name."""
+    if collections.get(connection, found.team_id, collection).id != found.collection_id:
+        raise Conflict(
+            f"The query set {found.name!r} is about the collection {found.collection!r}, and stays so when its queries "
+            "are replaced. Leave collection out, or choose another name.",
+            code="query_set_of_another_collection",
+        )
 
 
 def _checked(queries: Sequence[LabelledQuery]) -> list[LabelledQuery]:

@@ -238,6 +238,19 @@ class TestFiles:
         assert queries(client)[0]["query"] == "lunch?"
         assert self.upload(client, table, "new", on_conflict="replace").status_code == 201
 
+    def test_replace_no_set_about_another_collection(self, client: TestClient) -> None:
+        client.post("/v1/collections", json={"name": "de"}).raise_for_status()
+        make(client, "golden", LEAVE)
+        table = b"query,external_id\nlunch?,canteen\n"
+        answer = self.upload(client, table, "golden", on_conflict="replace", collection="de")
+        refused(answer, 409, "query_set_of_another_collection")
+        assert "Leave collection out" in answer.json()["detail"]
+        assert [query["id"] for query in queries(client)] == ["leave"]
+        named = self.upload(client, table, "golden", on_conflict="replace", collection="default")
+        assert named.json()["collection"] == "default"
+        self.upload(client, table, "deutsch", collection="de").raise_for_status()
+        assert self.upload(client, table, "deutsch", on_conflict="replace").json()["collection"] == "de"
+
     @pytest.mark.parametrize(
         ("content", "said"),
         [
