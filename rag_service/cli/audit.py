@@ -35,9 +35,11 @@ def export_audit(
 ) -> None:
     """Write the audit log to stdout as JSON Lines, oldest first."""
     with ending(Output()), operating() as runtime:
-        from rag_service.db import audit
+        from rag_service.db import audit, teams
 
         with runtime.database.read() as connection:
+            if team is not None:
+                teams.get(connection, team)
             for entry in audit.in_order(connection, audit.AuditFilter(team_id=team, action=action)):
                 typer.echo(entry.exported())
 
@@ -87,7 +89,23 @@ def _read(file: Path, heads: dict[int, str]) -> Chain:
         chain = Chain(heads).follow(_entries(file))
     except (OSError, ValueError) as error:
         raise CommandFailed(f"{file} is no export of the audit log ({error}).", exit_code=MISUSED) from None
+    if len(chain.faults) == chain.gaps > 0 and _looks_narrowed(file):
+        raise CommandFailed(
+            f"{file} cannot be verified by itself: entries are missing, and what is there is of one team or one kind "
+            "of action, as in an export with --team or --action.",
+            "Verify the log itself, or an export of all of it: leave these options out.",
+            exit_code=MISUSED,
+        )
     return chain.ends_at(chain.seq, chain.hash)
+
+
+def _looks_narrowed(file: Path) -> bool:
+    """Whether all of it is what --team or --action lets through: a whole log is of several teams and actions."""
+    teams, kinds = set(), set()
+    for entry in _entries(file):
+        teams.add(entry.team_id)
+        kinds.add(entry.action.partition(".")[0])
+    return (len(teams) == 1 and None not in teams) or len(kinds) == 1
 
 
 def _entries(file: Path) -> Iterator[Recorded]:

@@ -15,13 +15,14 @@ class Chain:
     """Walks entries, oldest first, and remembers what does not fit.
 
     `noted` holds heads (number of entries -> hash) that somebody wrote down elsewhere: who rewrites the whole log, with
-    all its hashes, cannot rewrite these.
+    all its hashes, cannot rewrite these. `gaps` counts the faults that are entries left out.
     """
 
     noted: Mapping[int, str] = field(default_factory=dict)
     seq: int = 0
     hash: str = GENESIS
     faults: list[str] = field(default_factory=list)
+    gaps: int = 0
 
     def follow(self, entries: Iterable[Recorded]) -> Chain:
         for entry in entries:
@@ -40,6 +41,7 @@ class Chain:
         if entry.seq > expected:
             which = f"entry {expected} is" if entry.seq == expected + 1 else f"entries {expected}-{entry.seq - 1} are"
             self.faults.append(f"{which} missing")
+            self.gaps += 1
         elif entry.seq < expected:
             self.faults.append(f"entry {entry.seq} stands after entry {self.seq}")
         elif entry.after_hash(self.hash) != entry.hash:

@@ -19,11 +19,12 @@ Rag = Callable[..., Result]
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The data folder of a running service with a few entries."""
+    """The data folder of a running service with a few entries of two teams."""
     folder = tmp_path_factory.mktemp("data")
     with Started(settings_for(folder), worker=False) as service:
         team = service.new_team()
         team.put("A text.")
+        service.new_team()
         yield folder
 
 
@@ -71,6 +72,26 @@ def test_an_export_verifies_by_itself_and_a_spoiled_one_does_not(rag: Rag, tmp_p
         file.write_text(content)
         assert "no export of the audit log" in rag("verify", "--file", str(file), exits=2).output
     assert "no export" in rag("verify", "--file", str(tmp_path / "none"), exits=2).output
+
+
+def test_a_narrowed_export_is_neither_verified_nor_said_to_be_tampered_with(rag: Rag, tmp_path: Path) -> None:
+    whole = rag("export").stdout.splitlines()
+    team = next(entry["team_id"] for entry in map(json.loads, whole) if entry["action"] == "team.created")
+    file = tmp_path / "audit.jsonl"
+    for narrowing in (("--team", team), ("--action", "document.*")):
+        narrowed = rag("export", *narrowing).stdout
+        file.write_text(narrowed)
+        told = rag("verify", "--file", str(file), exits=2).output
+        assert ("tampered" in told, "cannot be verified by itself" in told) == (False, True)
+        noted = f"{json.loads(narrowed.splitlines()[0])['seq']}:{'0' * 64}"
+        assert "another hash than was noted" in rag("verify", "--file", str(file), "--head", noted, exits=1).output
+    for gone in range(len(whole) - 1):
+        file.write_text("\n".join(whole[:gone] + whole[gone + 1 :]))
+        assert "tampered" in rag("verify", "--file", str(file), exits=1).output
+
+
+def test_the_log_of_a_team_that_is_none_is_not_an_empty_one(rag: Rag) -> None:
+    assert "There is no such team" in rag("export", "--team", "nope", exits=1).output
 
 
 def test_a_database_that_was_tampered_with_is_told_by_its_entries(rag: Rag, filled: Path, tmp_path: Path) -> None:
