@@ -49,11 +49,13 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         wrong = "; ".join(
-            f"RAG_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
+            f"RAG_{str(problem['loc'][0]).upper()}: {problem['msg']}"
             for problem in error.errors(include_input=False, include_url=False)
         )
         raise CommandFailed(
             f"Wrong settings. {wrong}.", "Correct them in the environment.", exit_code=MISUSED
         ) from None
     except SettingsError as error:
-        raise CommandFailed(f"{error}.", "Correct it in the environment.", exit_code=MISUSED) from None
+        name = next(name for name in Settings.model_fields if f'"{name}"' in str(error))
+        meant = f"It is: {Settings.model_fields[name].description}"
+        raise CommandFailed(f"RAG_{name.upper()} is no JSON.", meant, exit_code=MISUSED) from None

@@ -91,7 +91,10 @@ def make_blobs(settings: Settings) -> BlobStore:
 
 
 def make_vectors(settings: Settings) -> VectorStore:
+    """Raises ConfigError for an address that is none."""
     if settings.qdrant_url:
+        if not _leads_somewhere(settings.qdrant_url):
+            raise ConfigError("RAG_QDRANT_URL is no address of a Qdrant server. It looks like http://qdrant:6333.")
         from rag_service.vectors.server import ServerVectorStore, connect_to
 
         key = settings.qdrant_api_key
@@ -104,6 +107,14 @@ def make_vectors(settings: Settings) -> VectorStore:
     from rag_service.vectors.edge import EdgeVectorStore
 
     return EdgeVectorStore(settings.data_dir / "vectors")
+
+
+def _leads_somewhere(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its port is no number
+        return False
 
 
 def make_embedder(settings: Settings) -> Embedder:

@@ -45,6 +45,7 @@ from rag_service.vectors.payload import (
 
 SLICE = 256  # points per request
 MAX_RANGE_INDEXES = 32  # fields beyond are filtered without an index
+_SILENT = "The vector store does not answer. If this repeats: is Qdrant running, and does RAG_QDRANT_URL lead to it?"
 _RETRY_AFTER_S = 2
 _LONGEST_WAIT_S = 300
 # One replica of a shard puts concurrent writes in order for all of them; another takes over when it dies.
@@ -235,7 +236,7 @@ class ServerVectorStore:
         except UnexpectedResponse as error:
             raise _answered(index, error) from error
         except (ResponseHandlingException, httpx.HTTPError) as error:
-            raise RetryableError("The vector store does not answer.") from error
+            raise RetryableError(_SILENT) from error
         except ValueError as error:  # the client's in-process engine has no statuses
             if "not found" not in str(error):
                 raise
@@ -254,7 +255,7 @@ def _answered(index: str, error: UnexpectedResponse) -> RagError:
         return ConfigError("The Qdrant server refuses our key. Correct RAG_QDRANT_API_KEY.")
     if httpx.codes.is_client_error(status) and status != httpx.codes.REQUEST_TIMEOUT:
         return FatalError(f"The Qdrant server refuses a request with status {status}.")
-    return RetryableError("The vector store does not answer.", retry_after=_retry_after(error))
+    return RetryableError(_SILENT, retry_after=_retry_after(error))
 
 
 def _retry_after(error: UnexpectedResponse) -> int:

@@ -166,6 +166,13 @@ def test_a_data_folder_in_use_and_a_port_in_use_are_told_in_one_sentence_each(tm
         ("RAG_WORKER_THREADS", "many-secret", "RAG_WORKER_THREADS"),
         ("RAG_REDIS_URL", "redis://localhost", "RAG_QDRANT_URL"),
         ("RAG_EMBEDDER", "http", "RAG_EMBEDDING_URL"),
+        (
+            "RAG_RATE_TEAMS",
+            "{secret",
+            'RAG_RATE_TEAMS is no JSON.\nIt is: Teams with other rates, as JSON: `{"search": 5}`',
+        ),
+        ("RAG_RATE_TEAMS", '{"search": "secret"}', "RAG_RATE_TEAMS: Input should be a valid number"),
+        ("RAG_QDRANT_URL", "secret", "RAG_QDRANT_URL is no address of a Qdrant server"),
     ],
 )
 def test_a_setting_that_cannot_work_is_named_without_its_value(

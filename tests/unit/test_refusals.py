@@ -27,6 +27,8 @@ WHOLE = {
     ("changed", "role", "named"),
     [
         ({"qdrant_url": None}, "api", "RAG_QDRANT_URL"),
+        ({"qdrant_url": "qdrant:6333"}, "api", "RAG_QDRANT_URL"),
+        ({"qdrant_url": "http://:secret@qdrant:port"}, "worker", "RAG_QDRANT_URL"),
         ({"database_url": None}, "api", "RAG_DATABASE_URL"),
         ({"database_url": "sqlite:///shared.db"}, "worker", "RAG_DATABASE_URL"),
         ({"database_url": "mysql://u:secret@h/d"}, "api", "RAG_DATABASE_URL"),

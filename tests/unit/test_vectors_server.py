@@ -116,7 +116,7 @@ def test_a_server_that_is_overloaded_says_so_too(
 def test_a_server_that_is_away_is_retryable(server: Server) -> None:
     server.server_close()
     store = ServerVectorStore(connect_to(server.url, timeout_s=2))
-    with pytest.raises(RetryableError):
+    with pytest.raises(RetryableError, match="RAG_QDRANT_URL"):
         store.create("docs", IndexSpec(3))
     with pytest.raises(RetryableError):
         store.search("docs", REQUEST, ANYONE)
