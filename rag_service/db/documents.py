@@ -284,17 +284,13 @@ def unpurged(connection: Connection, source_id: str | None, collection_id: str |
 
 
 def mark_purged(connection: Connection, document: Document) -> bool:
-    """Leave only the tombstone: ids and times. False when the document came back meanwhile."""
+    """Leave only the tombstone: ids, version and times. False when the document came back meanwhile."""
     still = (documents.c.id == document.id) & (documents.c.revision == document.revision)
     blank: dict[str, Any] = {"title": "", "given_title": "", "file_name": "", "uri": None, "metadata": {}}
-    gone: dict[str, Any] = {
-        "error": None,
-        "text_key": None,
-        "blob_key": "",
-        "indexed_version": None,
-        "chunk_count": 0,
-    }
-    values = {**blank, **gone, "purged_at": utc_now(), "searchable_at": None}
+    blank |= {"media_type": None, "acl": None, "error": None}
+    content: dict[str, Any] = {"version_tag": "", "content_hash": "", "blob_key": "", "size_bytes": 0}
+    indexed: dict[str, Any] = {"indexed_version": None, "indexed_hash": None, "text_key": None, "chunk_count": 0}
+    values = {**blank, **content, **indexed, "purged_at": utc_now(), "searchable_at": None}
     return bool(connection.execute(update(documents).where(still).values(**values)).rowcount)
 
 
