@@ -1,6 +1,7 @@
 """Every error that leaves the service is made here: RFC 9457, `application/problem+json`.
 
-A problem never repeats what was sent: not the input of a validation error, not an id, not a key.
+A problem made here never repeats what was sent: not the input of a validation error, not an id, not a key. What others
+raise may name fields, and what the caller's own team has already.
 """
 
 from __future__ import annotations

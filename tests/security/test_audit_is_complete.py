@@ -352,6 +352,11 @@ def test_every_route_that_writes_is_tried_here(own: Service) -> None:
     assert asked == WRITING.keys() | READING
 
 
+def test_the_table_of_actions_names_them_all() -> None:
+    told = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    assert {action for action, _ in WRITING.values() if f"`{action}`" not in told} == set()
+
+
 @pytest.mark.parametrize("operation", WRITING)
 def test_every_route_that_writes_leaves_an_entry(place: Place, operation: str) -> None:
     (entry,) = entry_of(place, operation)
