@@ -47,6 +47,8 @@ def _explain(type_name: str, config: type[BaseModel], error: ValidationError) ->
         field = ".".join(str(part) for part in problem["loc"]) or "config"
         if problem["type"] == "extra_forbidden":
             problems.append(f"{field} is not a field of it (its fields: {', '.join(config.model_fields)})")
+        elif problem["type"] == "tuple_type":
+            problems.append(f'{field}: Input should be a list, such as ["a", "b"]')
         else:
             problems.append(f"{field}: {problem['msg'].removeprefix('Value error, ')}")
     return f"This is not a valid configuration of a {type_name} source. {'; '.join(problems)}."

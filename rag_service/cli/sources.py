@@ -21,6 +21,7 @@ Collection = Annotated[
     str | None, typer.Option("--collection", metavar="NAME", help="Collection to put its documents into.")
 ]
 
+_LISTS = """A list is written as JSON, in quotes: --config 'include=["*.md"]'."""
 _ID = re.compile("src_[0-9a-f]{32}")
 
 
@@ -52,7 +53,12 @@ def add_source(
         values["root"] = str(root.expanduser().resolve())
     readers = acl(public, users, groups)
     wanted = given(name=name, type=source_type, config=values, acl=readers, collection=collection, schedule_s=every)
-    source = session.service.post("/v1/sources", wanted)
+    try:
+        source = session.service.post("/v1/sources", wanted)
+    except CommandFailed as failed:
+        if config and (failed.problem or {}).get("code") == "invalid_config":
+            failed.fix = _LISTS
+        raise
     session.output.data(source)
     session.output.show(f"Source {source['name']} is there. Read it now: rag source sync {source['name']}")
     if readers is None and not session.output.as_json:

@@ -289,6 +289,7 @@ def test_a_source_can_be_synced_by_the_clock(rag: Rag, handbook: Path) -> None:
         (["source", "add", "flies", "x"], "files"),
         (["source", "add", "files", "x"], "root"),
         (["source", "add", "files", "x", "--config", "oops"], "key=value"),
+        (["source", "add", "files", "x", "--root", "/", "--config", "include=*.md"], "--config 'include=[\"*.md\"]'"),
         (["search", "x", "--filter", "{"], "JSON object"),
         (["search", "x", "--filter", '{"a": {"$near": 1}}'], "near"),
         (["search", "x", "--mode", "magic"], "mode"),

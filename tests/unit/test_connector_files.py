@@ -70,8 +70,9 @@ class TestRegistry:
 
     def test_names_every_wrong_field_at_once(self) -> None:
         with pytest.raises(FatalSourceError) as caught:
-            connectors.create("files", {"root": "docs", "max_file_bytes": 0, "folder": "x"})
-        for told in ("root: must be an absolute path", "max_file_bytes: ", "folder is not a field", "include"):
+            connectors.create("files", {"root": "docs", "max_file_bytes": 0, "folder": "x", "include": "*.md"})
+        wrong = ("root: must be an absolute path", "max_file_bytes: ", "folder is not a field")
+        for told in (*wrong, "include: Input should be a list"):
             assert told in str(caught.value)
 
     def test_never_repeats_a_value_that_might_be_a_secret(self, monkeypatch: pytest.MonkeyPatch) -> None:
