@@ -199,7 +199,7 @@ def update_source(service: Service, caller: Manager, source_id: Id, change: Sour
     if change.config is not None:
         _check_config(service, caller, source.type, service.credentials.merged(source, change.config))
     with service.database.transaction() as transaction:
-        current = sources.get(transaction.connection, caller.team, source_id)
+        current = sources.get(transaction.connection, caller.team, source_id, held=True)
         if change.config is not None and (current.config, current.secrets) != (source.config, source.secrets):
             raise Conflict("The source was changed by somebody else at the same time. Try again.", code="busy")
         _apply(service, transaction, current, change)

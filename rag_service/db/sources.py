@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Text, cast, delete, insert, select, update
+from sqlalchemy import Connection, Row, Text, bindparam, cast, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from connectors.base import Acl
@@ -20,6 +20,7 @@ from rag_service.types import new_id, utc_now
 
 _NONE = "There is no such source in this team. `GET /v1/sources` lists them."
 _HAS_SECRETS = cast(sources.c.secrets, Text) != "{}"
+_LISTED = select(sources).where(sources.c.id == bindparam("source")).with_for_update(read=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,14 @@ def create(
         raise Conflict(f"There is a source {name!r} already. Choose another name.", code="source_exists") from None
 
 
-def get(connection: Connection, team_id: str, source_id: str) -> Source:
-    """Raises NotFound, also for another team's."""
+class ListingOverError(Exception):
+    """What a sync has listed is not for this source any more: it stops before it writes another document."""
+
+
+def get(connection: Connection, team_id: str, source_id: str, *, held: bool = False) -> Source:
+    """Raises NotFound, also for another team's. `held`: nobody changes it and no sync writes until the commit."""
     query = select(sources).where(sources.c.id == source_id, sources.c.team_id == team_id)
-    row = connection.execute(query).first()
+    row = connection.execute(query.with_for_update() if held else query).first()
     if row is None:
         raise NotFound(_NONE)
     return _source(row)
@@ -101,6 +106,17 @@ def check_known(connection: Connection, team_id: str | None, source_id: str | No
         if connection.execute(mine).first() is not None:
             return
     raise NotFound(_NONE)
+
+
+def being_listed(connection: Connection, source_id: str) -> Source:
+    """The source that documents are about to be written for: it stays as it is until the commit.
+
+    Raises ListingOverError once it is gone.
+    """
+    row = connection.execute(_LISTED, {"source": source_id}).first()
+    if row is None:
+        raise ListingOverError(source_id)
+    return _source(row)
 
 
 def page(connection: Connection, team_id: str, *, limit: int, after: str | None) -> Page[Source]:

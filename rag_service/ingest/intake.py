@@ -10,7 +10,7 @@ from typing import Any, Literal
 from connectors.base import Acl
 from rag_service.access import AccessTokens, tokens_of
 from rag_service.blobs import BlobStore
-from rag_service.db import Connection, Database, dead_letters, documents
+from rag_service.db import Connection, Database, dead_letters, documents, sources
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.errors import Conflict, RetryableError
@@ -27,7 +27,8 @@ _ROUNDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where documents go: `default_acl` is what applies to those without an ACL of their own.
+    """Where documents go. `default_acl` applies to those without an ACL of their own; that of a source is asked for
+    when they are written.
 
     `bulk`: nobody waits for one of them, so they stand behind uploads. Documents of a sync always do. `anew`: their
     bytes are read whatever their version tags say, and what has not changed is parsed and indexed once more.
@@ -84,13 +85,15 @@ class Intake:
         """Take documents in, one receipt each, in order; all in one transaction, with `also` inside it.
 
         External ids must differ from each other. Content goes to the blobs before the transaction begins.
-        Raises Conflict (on_conflict "error" and the document exists), RetryableError (too many writers at once).
+        Raises Conflict (on_conflict "error" and the document exists), RetryableError (too many writers at once),
+        ListingOverError (its source wants nothing of this listing any more).
         """
         for _ in range(_ROUNDS):
             drafts = [self._draft(target, item, row, on_conflict) for item, row in self._look_up(target, incoming)]
             try:
                 with self._database.transaction() as transaction:
-                    receipts = [self._write(transaction, target, draft) for draft in drafts]
+                    now = _as_it_is_now(transaction.connection, target)
+                    receipts = [self._write(transaction, now, draft) for draft in drafts]
                     unchanged = [receipt.document.id for receipt in receipts if receipt.change == "unchanged"]
                     documents.note_seen(transaction.connection, unchanged, target.listing)
                     audit_trail.taken_in(transaction, [draft.row for draft in drafts], receipts)
@@ -295,6 +298,7 @@ class Intake:
         """Put on record that an item could not be fetched. A version that answers goes on answering."""
         with self._database.transaction() as transaction:
             connection = transaction.connection
+            target = _as_it_is_now(connection, target)
             row = documents.find(connection, target.collection_id, target.source_id, [external_id]).get(external_id)
             if row is None or row.is_deleted:
                 values, tokens = _nothing_fetched(target, external_id), tokens_of(target.default_acl)
@@ -335,6 +339,13 @@ class _Draft:
     row: Document | None
     content: _Content | None = None
     keep_row: bool = False
+
+
+def _as_it_is_now(connection: Connection, target: Target) -> Target:
+    """With its source's default ACL, which nobody changes before the commit. Raises ListingOverError."""
+    if target.source_id == documents.NO_SOURCE:
+        return target
+    return replace(target, default_acl=sources.being_listed(connection, target.source_id).acl)
 
 
 def owner(document_id: str, version: int) -> str:

@@ -17,7 +17,7 @@ from connectors.errors import SkippableItemError
 from rag_service.db import Connection, Database, dead_letters, documents, jobs, sources
 from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
-from rag_service.db.sources import Source
+from rag_service.db.sources import ListingOverError, Source
 from rag_service.errors import NotFound
 from rag_service.ingest import audit_trail, notices
 from rag_service.ingest.discretion import Discreet
@@ -99,9 +99,17 @@ class _Slice:
         source = self.source
         listing = int(self.job.payload["listing"])
         anew = bool(self.job.payload.get("anew"))
-        return Target(source.team_id, source.collection_id, source.acl, source.id, listing, self.job.id, anew=anew)
+        into = source.team_id, source.collection_id
+        return Target(*into, source_id=source.id, listing=listing, parent_id=self.job.id, anew=anew)
 
     def run(self) -> JobState | None:
+        try:
+            return self._list()
+        except ListingOverError:
+            self.parts.doorbell.hand_back(self.job)  # the next slice sees what has become of the source
+            return None
+
+    def _list(self) -> JobState | None:
         connector = self.parts.connect(self.source)
         for change in connector.changes(self.source.cursor):
             if isinstance(change, Checkpoint):

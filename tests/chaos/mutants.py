@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import and_, bindparam, select, true, update
 
-from rag_service.db import Database, Transaction, chunks, documents, engine, jobs, outbox
+from rag_service.db import Database, Transaction, chunks, documents, engine, jobs, outbox, sources
 from rag_service.db.documents import Document
 from rag_service.db.jobs import Job
 from rag_service.db.tables import jobs as job_table
@@ -88,6 +88,19 @@ def told_after_the_commit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(notices, "emit_all", late)
 
 
+def stale_sources(patch: pytest.MonkeyPatch) -> None:
+    """A sync goes by what its source was when it wrote for it first."""
+    known: dict[str, Any] = {}
+    look = sources.being_listed
+
+    def remembered(connection: Any, source_id: str, *rest: Any) -> Any:
+        if source_id not in known:
+            known[source_id] = look(connection, source_id, *rest)
+        return known[source_id]
+
+    patch.setattr(sources, "being_listed", remembered)
+
+
 def bare_database_errors(patch: pytest.MonkeyPatch) -> None:
     """An error of the database goes on as it is: nobody is told to come back."""
     patch.setattr(engine, "_unavailable", lambda error: RuntimeError(str(error)))
@@ -103,6 +116,7 @@ MUTANTS: Mapping[str, Break] = {
         no_fence,
         no_second_look,
         told_after_the_commit,
+        stale_sources,
         bare_database_errors,
     )
 }
