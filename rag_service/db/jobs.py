@@ -337,6 +337,13 @@ def open_sync(connection: Connection, source_id: str) -> str | None:
     return connection.execute(query.limit(1)).scalar()
 
 
+def cancel_waiting_syncs(connection: Connection, source_id: str) -> list[Job]:
+    """Of a source that goes."""
+    mine = and_(jobs.c.source_id == source_id, jobs.c.kind == JobKind.SYNC, jobs.c.state == JobState.QUEUED)
+    ended = update(jobs).where(mine).values(state=JobState.CANCELED, finished_at=utc_now(), **_LET_GO)
+    return [job_of(row) for row in connection.execute(ended.returning(*jobs.c))]
+
+
 def is_open(connection: Connection, document_id: str, version: int) -> bool:
     """Whether a job that is to index this version of the document is not over yet."""
     mine = and_(jobs.c.document_id == document_id, jobs.c.version == version, jobs.c.kind == JobKind.INDEX)

@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 
 from rag_service.blobs import BlobStore
-from rag_service.db import Database, chunks, collections, documents, query_sets, sources
+from rag_service.db import Database, chunks, collections, documents, jobs, query_sets, sources
 from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
@@ -43,9 +43,10 @@ class Removal:
         """Delete a source, and its documents unless they are to be kept (as uploads then, its ACL being theirs)."""
         with self.database.transaction() as transaction:
             connection = transaction.connection
+            source = sources.get(connection, source.team_id, source.id, held=True)
             if keep_documents:
                 self._release(transaction, source)
-            sources.remove(connection, source.id)
+            _remove(transaction, source)
             before = {**audit_trail.acl_of(source.acl), "name": source.name}
             transaction.audit(
                 "source.deleted", source.id, team=source.team_id, before=before, documents_kept=keep_documents
@@ -71,7 +72,7 @@ class Removal:
         with self.database.transaction() as transaction:
             connection = transaction.connection
             for source in sources.of_collection(connection, collection.id):
-                sources.remove(connection, source.id)
+                _remove(transaction, source)
             gone = documents.mark_deleted(connection, collection_id=collection.id)
             before = {"name": collection.name}
             transaction.audit("collection.deleted", collection.id, team=collection.team_id, before=before)
@@ -141,3 +142,10 @@ class Removal:
             chunks.forget(transaction.connection, document.id, up_to=version)
             if document.is_deleted:
                 documents.mark_purged(transaction.connection, document)
+
+
+def _remove(transaction: Transaction, source: Source) -> None:
+    """A sync that waits is over with it; one that runs stops before it writes again."""
+    for job in jobs.cancel_waiting_syncs(transaction.connection, source.id):
+        notices.sync_finished(transaction, job, job.state)
+    sources.remove(transaction.connection, source.id)

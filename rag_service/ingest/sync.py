@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,7 +76,7 @@ class Syncer:
 
     def _source(self, connection: Connection, job: Job) -> Source | None:
         try:
-            return sources.get(connection, job.team_id, job.source_id or "")
+            return sources.get(connection, job.team_id, job.source_id or "", held=True)
         except NotFound:
             return None
 
@@ -160,7 +161,7 @@ class _Slice:
 
     def _checkpoint(self, checkpoint: Checkpoint) -> _Outcome:
         self._flush()
-        with self.parts.database.transaction() as transaction:
+        with self._writing() as transaction:
             connection = transaction.connection
             values: dict[str, Any] = {"counters": self.counters}
             if checkpoint.total is not None:
@@ -180,6 +181,13 @@ class _Slice:
             self.parts.doorbell.hand_back(self.job)
             return _Outcome(None)
         return _GO_ON
+
+    @contextmanager
+    def _writing(self) -> Iterator[Transaction]:
+        """A transaction in which the source stays as it is. Raises ListingOverError."""
+        with self.parts.database.transaction() as transaction:
+            self.source = sources.being_listed(transaction.connection, self.source.id)
+            yield transaction
 
     def _canceled(self) -> bool:
         with self.parts.database.read() as connection:
@@ -218,7 +226,7 @@ class _Slice:
 
     def _delete(self, external_id: str) -> None:
         self._flush()
-        with self.parts.database.transaction() as transaction:
+        with self._writing() as transaction:
             connection, source = transaction.connection, self.source
             row = documents.find(connection, source.collection_id, source.id, [external_id]).get(external_id)
             if row is not None and documents.mark_deleted(connection, document_id=row.id):
@@ -230,7 +238,7 @@ class _Slice:
                 )
 
     def _change_acl(self, change: AclChange) -> None:
-        with self.parts.database.transaction() as transaction:
+        with self._writing() as transaction:
             connection, source = transaction.connection, self.source
             row = documents.find(connection, source.collection_id, source.id, [change.external_id]).get(
                 change.external_id

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from connectors import folders
+from connectors.base import Change, Checkpoint, Cursor
+from connectors.files import FilesConnector
 from rag_service.ingest import sync as syncing
 from tests.chaos.mutants import MUTANTS
 from tests.conftest import Service, Started, Team, settings_for
 
 At = Callable[[int, Callable[[], object]], None]
+AtTheEnd = Callable[[Callable[[], object]], None]
 
 FILES = 6
 
@@ -49,6 +52,25 @@ def at(monkeypatch: pytest.MonkeyPatch) -> At:
             return read(here, name, limit)
 
         monkeypatch.setattr(folders, "_read_regular", reading)
+
+    return happens
+
+
+@pytest.fixture
+def at_the_end(monkeypatch: pytest.MonkeyPatch) -> AtTheEnd:
+    """Has something happen once, when a sync has listed everything and is about to say so."""
+    listing = FilesConnector.changes
+
+    def happens(act: Callable[[], object]) -> None:
+        left = [act]
+
+        def changes(self: FilesConnector, cursor: Cursor | None) -> Iterator[Change]:
+            for change in listing(self, cursor):
+                if isinstance(change, Checkpoint) and change.complete and left:
+                    left.pop()()
+                yield change
+
+        monkeypatch.setattr(FilesConnector, "changes", changes)
 
     return happens
 
@@ -97,3 +119,78 @@ def test_a_sync_that_goes_by_the_acl_it_began_with_is_caught(
     staff, board = change_the_acl_while_it_syncs(service.new_team(), folder, at)
     assert staff[1]
     assert len(board[1]) < FILES
+
+
+# What is deleted, and with what.
+REMOVALS = {
+    "source": ("/v1/sources/{source}", "delete"),
+    "source, documents kept": ("/v1/sources/{source}", "keep"),
+    "collection": ("/v1/collections/side", None),
+}
+
+
+def delete_while_it_syncs(team: Team, folder: Path, at: At, what: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """How the sync ends, and by status the documents that are there in the end."""
+    team.manager.post("/v1/collections", json={"name": "side"})
+    source = make(team, folder, collection="side" if what == "collection" else "default")
+    path, kept = REMOVALS[what]
+    at(2, lambda: team.admin.delete(path.format(source=source), params={"documents": kept} if kept else None))
+    job = sync(team, source)
+    rows = team.manager.get("/v1/documents", params={"limit": 100}).json()["data"]
+    return job, {row["external_id"]: row["status"] for row in rows}
+
+
+@pytest.mark.parametrize("what", REMOVALS)
+def test_a_sync_brings_nothing_back_that_was_deleted_while_it_ran(
+    service: Service, folder: Path, at: At, what: str
+) -> None:
+    team = service.new_team()
+    job, left = delete_while_it_syncs(team, folder, at, what)
+    assert job["state"] == "canceled"
+    assert seen(team, "anybody") == (set(left), set(left))
+    assert left == ({"0.md": "ready", "1.md": "ready"} if REMOVALS[what][1] == "keep" else {})
+
+
+@pytest.mark.parametrize("what", REMOVALS)
+def test_a_sync_that_does_not_see_its_source_go_is_caught(
+    service: Service, folder: Path, at: At, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MUTANTS["stale_sources"](monkeypatch)
+    _, left = delete_while_it_syncs(service.new_team(), folder, at, what)
+    assert len(left) > 2
+
+
+@pytest.mark.parametrize("number", [2, FILES - 1])
+def test_a_file_that_cannot_be_read_brings_no_source_back_either(
+    service: Service, folder: Path, at: At, number: int
+) -> None:
+    team = service.new_team()
+    source = make(team, folder)
+
+    def gone() -> None:
+        team.admin.delete(f"/v1/sources/{source}")
+        (folder / f"{number}.md").unlink()
+
+    at(number, gone)
+    assert sync(team, source)["state"] == "canceled"
+    assert team.manager.get("/v1/documents", params={"limit": 100}).json()["data"] == []
+
+
+def test_documents_that_are_kept_are_not_removed_by_a_sync_that_goes_on(
+    service: Service, folder: Path, at_the_end: AtTheEnd
+) -> None:
+    team = service.new_team()
+    source = make(team, folder)
+    sync(team, source)
+    (folder / "0.md").unlink()
+    at_the_end(lambda: team.admin.delete(f"/v1/sources/{source}", params={"documents": "keep"}))
+    assert sync(team, source)["state"] == "canceled"
+    assert len(seen(team, "anybody")[0]) == FILES
+
+
+def test_a_sync_that_waits_is_over_with_its_source(service: Service, folder: Path) -> None:
+    team = service.new_team()
+    source = make(team, folder)
+    waits = team.manager.post(f"/v1/sources/{source}/sync").json()["job_id"]
+    team.admin.delete(f"/v1/sources/{source}")
+    assert team.manager.get(f"/v1/jobs/{waits}").json()["state"] == "canceled"
