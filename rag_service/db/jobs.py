@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, or_, select, update
 
 from rag_service.db.pages import Page, fetch_page
-from rag_service.db.tables import jobs
+from rag_service.db.tables import jobs, sources
 from rag_service.errors import Conflict, NotFound
 from rag_service.observe.context import carried
 from rag_service.types import JobKind, JobState, Queue, new_id, utc_now
@@ -51,6 +51,7 @@ _HELD = and_(jobs.c.id == bindparam("held"), jobs.c.fence == bindparam("held_sin
 _IS_HELD = select(jobs.c.id).where(_HELD)
 _AS_HELD = select(jobs).where(_HELD)
 _SET = update(jobs).where(_HELD)
+_TURN = select(sources.c.id).where(sources.c.id == bindparam("source")).with_for_update()
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,9 +333,10 @@ def page(connection: Connection, team_id: str, narrowing: JobFilter, *, limit: i
 
 
 def open_sync(connection: Connection, source_id: str) -> str | None:
-    """The sync of this source that is not over yet, if there is one."""
+    """The sync of this source that is not over yet, if there is one; nobody else starts one before the commit."""
+    connection.execute(_TURN, {"source": source_id})
     query = select(jobs.c.id).where(jobs.c.source_id == source_id, jobs.c.kind == JobKind.SYNC, jobs.c.state.in_(_OPEN))
-    return connection.execute(query.limit(1)).scalar()
+    return connection.execute(query.order_by(jobs.c.listed, jobs.c.id).limit(1)).scalar()
 
 
 def cancel_waiting_syncs(connection: Connection, source_id: str) -> list[Job]:

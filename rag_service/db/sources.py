@@ -20,7 +20,8 @@ from rag_service.types import new_id, utc_now
 
 _NONE = "There is no such source in this team. `GET /v1/sources` lists them."
 _HAS_SECRETS = cast(sources.c.secrets, Text) != "{}"
-_LISTED = select(sources).where(sources.c.id == bindparam("source")).with_for_update(read=True)
+_LISTED = select(sources).where(sources.c.id == bindparam("source"), sources.c.listing == bindparam("number"))
+_LISTED = _LISTED.with_for_update(read=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +109,12 @@ def check_known(connection: Connection, team_id: str | None, source_id: str | No
     raise NotFound(_NONE)
 
 
-def being_listed(connection: Connection, source_id: str) -> Source:
-    """The source that documents are about to be written for: it stays as it is until the commit.
+def being_listed(connection: Connection, source_id: str, listing: int) -> Source:
+    """The source that documents of a listing are about to be written for: it stays as it is until the commit.
 
-    Raises ListingOverError once it is gone.
+    Raises ListingOverError once it is gone, or listed anew.
     """
-    row = connection.execute(_LISTED, {"source": source_id}).first()
+    row = connection.execute(_LISTED, {"source": source_id, "number": listing}).first()
     if row is None:
         raise ListingOverError(source_id)
     return _source(row)

@@ -345,7 +345,7 @@ def _as_it_is_now(connection: Connection, target: Target) -> Target:
     """With its source's default ACL, which nobody changes before the commit. Raises ListingOverError."""
     if target.source_id == documents.NO_SOURCE:
         return target
-    return replace(target, default_acl=sources.being_listed(connection, target.source_id).acl)
+    return replace(target, default_acl=sources.being_listed(connection, target.source_id, target.listing).acl)
 
 
 def owner(document_id: str, version: int) -> str:

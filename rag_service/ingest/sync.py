@@ -68,7 +68,9 @@ class Syncer:
             source = self._source(transaction.connection, job)
             if source is None or source.paused:
                 return JobState.CANCELED
-            if "listing" not in job.payload:
+            if not _is_under_way(job, source):
+                if jobs.open_sync(transaction.connection, source.id) != job.id:
+                    return JobState.CANCELED
                 listing = sources.begin_listing(transaction.connection, source.id)
                 job = _with_listing(transaction.connection, job, listing)
                 source = sources.get(transaction.connection, source.team_id, source.id)
@@ -186,7 +188,7 @@ class _Slice:
     def _writing(self) -> Iterator[Transaction]:
         """A transaction in which the source stays as it is. Raises ListingOverError."""
         with self.parts.database.transaction() as transaction:
-            self.source = sources.being_listed(transaction.connection, self.source.id)
+            self.source = sources.being_listed(transaction.connection, self.source.id, self.target.listing)
             yield transaction
 
     def _canceled(self) -> bool:
@@ -266,6 +268,11 @@ class _UnreadableError(Exception):
         super().__init__(external_id)
         self.external_id = external_id
         self.error = error
+
+
+def _is_under_way(job: Job, source: Source) -> bool:
+    """Whether the newest listing of the source is this job's: its cursor leads through that one."""
+    return bool(job.payload.get("listing") == source.listing)
 
 
 def _with_listing(connection: Connection, job: Job, listing: int) -> Job:

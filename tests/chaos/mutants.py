@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from sqlalchemy import and_, bindparam, select, true, update
+from sqlalchemy import and_, bindparam, func, select, true, update
 
 from rag_service.db import Database, Transaction, chunks, documents, engine, jobs, outbox, sources
 from rag_service.db.documents import Document
 from rag_service.db.jobs import Job
 from rag_service.db.tables import jobs as job_table
-from rag_service.ingest import build, notices
+from rag_service.db.tables import sources as source_table
+from rag_service.ingest import build, notices, sync
 from rag_service.ingest.removal import Removal
+from rag_service.types import JobKind
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -101,6 +103,24 @@ def stale_sources(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sources, "being_listed", remembered)
 
 
+def shared_listings(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks whose listing the newest of a source is: two syncs go on at one cursor."""
+
+    def newest(connection: Any, source_id: str) -> Any:
+        of_source = and_(job_table.c.source_id == source_id, job_table.c.kind == JobKind.SYNC)
+        is_open = job_table.c.state.in_(jobs._OPEN)
+        return connection.execute(select(func.max(job_table.c.id)).where(of_source, is_open)).scalar()
+
+    patch.setattr(jobs, "open_sync", newest)
+    patch.setattr(sync, "_is_under_way", lambda job, _source: "listing" in job.payload)
+    patch.setattr(sources, "_LISTED", select(source_table).where(source_table.c.id == bindparam("source")))
+
+
+def no_turns(patch: pytest.MonkeyPatch) -> None:
+    """Who starts a sync does not wait for others that start one of the same source."""
+    patch.setattr(jobs, "_TURN", select(source_table.c.id).where(source_table.c.id == bindparam("source")))
+
+
 def bare_database_errors(patch: pytest.MonkeyPatch) -> None:
     """An error of the database goes on as it is: nobody is told to come back."""
     patch.setattr(engine, "_unavailable", lambda error: RuntimeError(str(error)))
@@ -117,6 +137,8 @@ MUTANTS: Mapping[str, Break] = {
         no_second_look,
         told_after_the_commit,
         stale_sources,
+        shared_listings,
+        no_turns,
         bare_database_errors,
     )
 }

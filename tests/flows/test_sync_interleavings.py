@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from connectors import folders
+from connectors import files, folders
 from connectors.base import Change, Checkpoint, Cursor
 from connectors.files import FilesConnector
+from rag_service.db import sources
 from rag_service.ingest import sync as syncing
 from tests.chaos.mutants import MUTANTS
 from tests.conftest import Service, Started, Team, settings_for
@@ -194,3 +195,49 @@ def test_a_sync_that_waits_is_over_with_its_source(service: Service, folder: Pat
     waits = team.manager.post(f"/v1/sources/{source}/sync").json()["job_id"]
     team.admin.delete(f"/v1/sources/{source}")
     assert team.manager.get(f"/v1/jobs/{waits}").json()["state"] == "canceled"
+
+
+def two_syncs_take_turns(team: Team, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """As if two had been started at once; returns how many documents of a folder that has not changed they delete."""
+    source = make(team, folder)
+    sync(team, source)
+    first = team.manager.post(f"/v1/sources/{source}/sync").json()["job_id"]
+    a_slice(team, first, 2, monkeypatch)
+    with team.service.runtime.database.transaction() as transaction:
+        of_source = sources.get(transaction.connection, team.id, source)
+        second = team.service.runtime.syncer._queue(transaction, of_source, {"confirm_deletions": False})
+    for job, checkpoints in ((second, 2), (first, 2), (second, 99), (first, 99)):
+        a_slice(team, job, checkpoints, monkeypatch)
+    team.service.work()
+    assert team.manager.get(f"/v1/jobs/{first}").json()["state"] == "succeeded"
+    return sum(team.manager.get(f"/v1/jobs/{job}").json()["counters"].get("deleted", 0) for job in (first, second))
+
+
+def a_slice(team: Team, job: str, checkpoints: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice whose time is over after so many checkpoints, of which there is one per file."""
+    stopping, listing = team.service.runtime.syncer.stopping, FilesConnector.changes
+
+    def changes(self: FilesConnector, cursor: Cursor | None) -> Iterator[Change]:
+        left = checkpoints
+        for change in listing(self, cursor):
+            left -= isinstance(change, Checkpoint)
+            if left == 0:
+                stopping.set()
+            yield change
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "ITEMS_PER_CHECKPOINT", 1)
+        patch.setattr(FilesConnector, "changes", changes)
+        team.service.runtime.runner.run(job)
+    stopping.clear()
+
+
+def test_two_syncs_of_one_source_remove_nothing_that_is_there(
+    service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert two_syncs_take_turns(service.new_team(), folder, monkeypatch) == 0
+
+
+def test_syncs_that_share_a_cursor_are_caught(service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTANTS["shared_listings"](monkeypatch)
+    assert two_syncs_take_turns(service.new_team(), folder, monkeypatch) > 0

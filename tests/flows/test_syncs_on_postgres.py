@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from rag_service.db import sources
 from rag_service.ingest.intake import Intake
-from tests.conftest import Service, Started, settings_for
+from tests.chaos.mutants import MUTANTS
+from tests.conftest import Service, Started, Team, settings_for
 from tests.flows.test_sync_interleavings import FILES, folder, make, seen
 
 servers = pytest.importorskip("tests.distributed.servers", reason="there is no Postgres to start here")
@@ -49,3 +51,34 @@ def test_nothing_is_written_with_the_former_acl_while_a_new_one_is_on_its_way(
     assert team.admin.patch(f"/v1/sources/{source}", json={"acl": {"groups": ["board"]}}).status_code == 200
     left[0].join()
     assert [len(documents) for documents in (*seen(team, "staff"), *seen(team, "board"))] == [0, 0, FILES, FILES]
+
+
+def asked_for_twice_at_once(team: Team, folder: Path) -> list[str]:
+    """The syncs of a source that two ask for, the second before the first has committed."""
+    source = make(team, folder)
+    started: list[str] = []
+
+    def second() -> None:
+        started.append(team.manager.post(f"/v1/sources/{source}/sync").json()["job_id"])
+
+    other = threading.Thread(target=second)
+    runtime = team.service.runtime
+    with runtime.database.transaction() as transaction:
+        started.append(runtime.syncer.start(transaction, sources.get(transaction.connection, team.id, source)))
+        other.start()
+        other.join(_A_MOMENT_S)
+    other.join()
+    return started
+
+
+def test_whoever_asks_for_a_sync_at_the_same_moment_gets_the_same(service: Service, folder: Path) -> None:
+    first, second = asked_for_twice_at_once(service.new_team(), folder)
+    assert first == second
+
+
+def test_starting_syncs_without_turns_is_caught(
+    service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MUTANTS["no_turns"](monkeypatch)
+    first, second = asked_for_twice_at_once(service.new_team(), folder)
+    assert first != second
