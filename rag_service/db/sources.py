@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Text, bindparam, cast, delete, insert, select, update
+from sqlalchemy import Connection, Row, Text, and_, bindparam, cast, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from connectors.base import Acl
@@ -20,8 +20,8 @@ from rag_service.types import new_id, utc_now
 
 _NONE = "There is no such source in this team. `GET /v1/sources` lists them."
 _HAS_SECRETS = cast(sources.c.secrets, Text) != "{}"
-_LISTED = select(sources).where(sources.c.id == bindparam("source"), sources.c.listing == bindparam("number"))
-_LISTED = _LISTED.with_for_update(read=True)
+_THIS_LISTING = and_(sources.c.id == bindparam("source"), sources.c.listing == bindparam("number"))
+_LISTED = select(sources).where(_THIS_LISTING, sources.c.paused.is_(False)).with_for_update(read=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def check_known(connection: Connection, team_id: str | None, source_id: str | No
 def being_listed(connection: Connection, source_id: str, listing: int) -> Source:
     """The source that documents of a listing are about to be written for: it stays as it is until the commit.
 
-    Raises ListingOverError once it is gone, or listed anew.
+    Raises ListingOverError once it is gone, paused, or listed anew.
     """
     row = connection.execute(_LISTED, {"source": source_id, "number": listing}).first()
     if row is None:

@@ -241,3 +241,33 @@ def test_two_syncs_of_one_source_remove_nothing_that_is_there(
 def test_syncs_that_share_a_cursor_are_caught(service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     MUTANTS["shared_listings"](monkeypatch)
     assert two_syncs_take_turns(service.new_team(), folder, monkeypatch) > 0
+
+
+def pause_while_it_syncs(team: Team, folder: Path, at: At) -> tuple[str, set[str]]:
+    """How the sync ends, and what it has taken in."""
+    source = make(team, folder)
+    at(2, lambda: team.manager.post(f"/v1/sources/{source}/pause"))
+    return sync(team, source)["state"], seen(team, "anybody")[1]
+
+
+def test_a_sync_takes_nothing_more_in_once_its_source_is_paused(service: Service, folder: Path, at: At) -> None:
+    assert pause_while_it_syncs(service.new_team(), folder, at) == ("canceled", {"0.md", "1.md"})
+
+
+def test_a_sync_that_does_not_see_its_source_paused_is_caught(
+    service: Service, folder: Path, at: At, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MUTANTS["stale_sources"](monkeypatch)
+    assert len(pause_while_it_syncs(service.new_team(), folder, at)[1]) > 2
+
+
+def test_a_sync_removes_nothing_once_its_source_is_paused(service: Service, folder: Path, at_the_end: AtTheEnd) -> None:
+    team = service.new_team()
+    source = make(team, folder)
+    sync(team, source)
+    (folder / "0.md").unlink()
+    at_the_end(lambda: team.manager.post(f"/v1/sources/{source}/pause"))
+    assert sync(team, source)["state"] == "canceled"
+    assert len(seen(team, "anybody")[1]) == FILES
+    team.manager.post(f"/v1/sources/{source}/resume")
+    assert sync(team, source)["counters"]["deleted"] == 1
