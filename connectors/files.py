@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from connectors.base import Change, Check, Checkpoint, Cursor, Failure, Item, Upsert
-from connectors.errors import FatalSourceError, SkippableItemError
+from connectors.errors import FatalSourceError, RetryableSourceError, SkippableItemError
 from connectors.folders import Root
 from connectors.globs import compile_globs
 
@@ -155,13 +155,17 @@ class FilesConnector:
         Raises FatalSourceError or RetryableSourceError when any folder cannot be listed.
         """
         after, total = self._position(cursor)
+        root = self._root.identity()
         yield Checkpoint({"after": after, "total": total}, total=total)
         for count, entry in enumerate(self._walk(after), start=1):
             yield self._change(entry)
             if _is_text(entry.path):
                 after = entry.path
             if count % ITEMS_PER_CHECKPOINT == 0:
+                self._demand_same(root)
                 yield Checkpoint({"after": after, "total": total}, total=total)
+        self._demand_same(root)
+        self._list("")  # raises when nothing is left
         yield Checkpoint({}, complete=True, total=total)
 
     def _position(self, cursor: Cursor | None) -> tuple[str, int]:
@@ -172,6 +176,15 @@ class FilesConnector:
             after if isinstance(after, str) else "",
             total if isinstance(total, int) else sum(1 for _ in self._walk("")),
         )
+
+    def _demand_same(self, root: tuple[int, int]) -> None:
+        """Folders of a share that is gone are missing like deleted ones: nothing behind that may be kept as listed."""
+        if self._root.identity() != root:
+            raise RetryableSourceError(
+                f"The folder {str(self._config.root)!r} became another one while it was listed, as when a share is "
+                "unmounted. Mount it again; the sync is tried again.",
+                code="folder_unavailable",
+            )
 
     # --- listing --------------------------------------------------------------------------
 

@@ -203,7 +203,7 @@ class TestWhichFiles:
         write(root, "a.md", "private/b.md")
         listed = count_listings(monkeypatch)
         assert list(items(make(root, exclude=["private"]), {"total": 1})) == ["a.md"]
-        assert len(listed) == 1
+        assert len(listed) == 2  # the root, and once more at the end
 
     def test_the_usual_clutter_is_left_out_unless_asked_for(self, root: Path) -> None:
         clutter = [".env", ".git/config", "a/.hidden/b", "node_modules/x/y.md", "__pycache__/z", "~$plan.docx", "a.tmp"]
@@ -510,6 +510,26 @@ class TestFolders:
         rest = list(changes)
         assert [change.item.external_id for change in [first, *rest] if isinstance(change, Upsert)] == ["a.md", "d.md"]
 
+    @pytest.mark.parametrize(
+        ("left", "code"), [(None, "root_empty"), ("another", "folder_unavailable"), ("none", "root_missing")]
+    )
+    @pytest.mark.parametrize("listed", [1, 150, 250])
+    def test_a_share_that_goes_during_the_listing_has_deleted_nothing(
+        self, root: Path, left: str | None, code: str, listed: int
+    ) -> None:
+        """What is left: the folder, empty; another one in its place, with something in it; nothing at all."""
+        write(root, *(f"d{n // 10:02}/{n}.md" for n in range(250)))
+        seen, kept = 0, []
+        with pytest.raises(SourceError) as caught:
+            for change in make(root).changes(None):
+                kept += [change] if isinstance(change, Checkpoint) else []
+                seen += isinstance(change, Upsert)
+                if seen == listed and isinstance(change, Upsert):
+                    share_goes(root, left)
+        assert caught.value.code == code
+        assert len(kept) == 1 + listed // 100
+        assert not any(checkpoint.complete for checkpoint in kept)
+
     def test_descriptors_are_given_back(self, root: Path) -> None:
         write(root, "a.md", "b/c/d.md")
         connector = make(root)
@@ -556,7 +576,7 @@ class TestOrderAndResuming:
         write(root, *(f"{n:02}/x" for n in range(20)))
         listed = count_listings(monkeypatch)
         assert list(items(make(root), {"after": "17/x", "total": 20})) == ["18/x", "19/x"]
-        assert len(listed) == 4  # the root, 17 to see what else is in it, 18 and 19
+        assert len(listed) == 5  # the root, 17 to see what else is in it, 18 and 19; the root once more at the end
 
     @pytest.mark.parametrize("cursor", [None, {}, {"after": ""}, {"after": 7}, {"page": "2"}, {"total": "many"}])
     def test_a_cursor_of_another_kind_starts_from_the_beginning(self, root: Path, cursor: dict[str, Any]) -> None:
@@ -623,6 +643,18 @@ def fatal(connector: FilesConnector) -> tuple[str, str]:
     with pytest.raises(FatalSourceError) as listing:
         list(connector.changes(None))
     return check.value.code, listing.value.code
+
+
+def share_goes(root: Path, left: str | None) -> None:
+    gone = root.with_name("gone")
+    if left is None:
+        gone.mkdir()
+        for folder in list(root.iterdir()):
+            folder.rename(gone / folder.name)
+        return
+    root.rename(gone)
+    if left == "another":
+        write(root, "here.md")
 
 
 def fail_open(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
