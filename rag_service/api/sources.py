@@ -292,7 +292,9 @@ def _apply(service: Runtime, transaction: Transaction, source: Source, change: S
     if change.name is not None:
         values["name"] = change.name
     if change.config is not None:
-        service.credentials.keep(transaction.connection, source, change.config)
+        kept = service.credentials.keep(transaction.connection, source, change.config)
+        if (kept.config, kept.secrets) != (source.config, source.secrets):
+            sources.begin_listing(transaction.connection, source.id)  # a sync of what it was begins anew
     if change.deletion_protection is not None:
         values["max_deleted_percent"] = change.deletion_protection.max_percent
     if "schedule_s" in given:

@@ -51,7 +51,7 @@ _HELD = and_(jobs.c.id == bindparam("held"), jobs.c.fence == bindparam("held_sin
 _IS_HELD = select(jobs.c.id).where(_HELD)
 _AS_HELD = select(jobs).where(_HELD)
 _SET = update(jobs).where(_HELD)
-_TURN = select(sources.c.id).where(sources.c.id == bindparam("source")).with_for_update()
+_TURN = select(sources.c.listing).where(sources.c.id == bindparam("source")).with_for_update()
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,10 +333,15 @@ def page(connection: Connection, team_id: str, narrowing: JobFilter, *, limit: i
 
 
 def open_sync(connection: Connection, source_id: str) -> str | None:
-    """The sync of this source that is not over yet, if there is one; nobody else starts one before the commit."""
-    connection.execute(_TURN, {"source": source_id})
-    query = select(jobs.c.id).where(jobs.c.source_id == source_id, jobs.c.kind == JobKind.SYNC, jobs.c.state.in_(_OPEN))
-    return connection.execute(query.order_by(jobs.c.listed, jobs.c.id).limit(1)).scalar()
+    """The sync of this source that is not over yet, if there is one; nobody else starts one before the commit.
+
+    One that has listed all of what the source was before it was changed, and waits for its documents, does not count.
+    """
+    newest = connection.execute(_TURN, {"source": source_id}).scalar()
+    mine = and_(jobs.c.source_id == source_id, jobs.c.kind == JobKind.SYNC, jobs.c.state.in_(_OPEN))
+    goes_on = or_(jobs.c.listed.is_(False), jobs.c.payload["listing"].as_integer() == newest)
+    query = select(jobs.c.id).where(mine, goes_on).order_by(jobs.c.listed, jobs.c.id)
+    return connection.execute(query.limit(1)).scalar()
 
 
 def cancel_waiting_syncs(connection: Connection, source_id: str) -> list[Job]:

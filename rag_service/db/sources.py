@@ -136,7 +136,7 @@ def change(connection: Connection, source_id: str, **values: Any) -> None:
 
 
 def begin_listing(connection: Connection, source_id: str) -> int:
-    """Start a new full listing; returns its number. Documents it sees will carry it."""
+    """Start a new full listing; returns its number. Documents it sees will carry it. A former one is over."""
     number = connection.execute(
         update(sources)
         .where(sources.c.id == source_id)

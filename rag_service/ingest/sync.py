@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from connectors.base import AclChange, Change, Checkpoint, Connector, Delete, Failure, Item, Upsert
-from connectors.errors import SkippableItemError
+from connectors.errors import SkippableItemError, SourceError
 from rag_service.db import Connection, Database, dead_letters, documents, jobs, sources
 from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
@@ -46,7 +46,7 @@ class Syncer:
         running = jobs.open_sync(transaction.connection, source.id)
         if running is not None:
             return running
-        return self._queue(transaction, source, {"confirm_deletions": confirm_deletions})
+        return self._queue(transaction, source, {"confirm_deletions": confirm_deletions, "after": source.listing})
 
     def start_anew(self, transaction: Transaction, source: Source, parent_id: str) -> str | None:
         """Queue a sync that reads every item again, whatever its version tag; None while another one is on its way."""
@@ -55,7 +55,7 @@ class Syncer:
         return self._queue(transaction, source, {"confirm_deletions": False, "anew": True}, parent_id)
 
     def _queue(
-        self, transaction: Transaction, source: Source, payload: dict[str, bool], parent_id: str | None = None
+        self, transaction: Transaction, source: Source, payload: dict[str, Any], parent_id: str | None = None
     ) -> str:
         dead_letters.supersede_syncs(transaction.connection, source.id)
         return self.doorbell.add(
@@ -72,7 +72,7 @@ class Syncer:
                 if jobs.open_sync(transaction.connection, source.id) != job.id:
                     return JobState.CANCELED
                 listing = sources.begin_listing(transaction.connection, source.id)
-                job = _with_listing(transaction.connection, job, listing)
+                job = _with_listing(transaction.connection, job, source, listing)
                 source = sources.get(transaction.connection, source.team_id, source.id)
         return _Slice(self, job, source).run()
 
@@ -113,7 +113,13 @@ class _Slice:
             return None
 
     def _list(self) -> JobState | None:
-        connector = self.parts.connect(self.source)
+        try:
+            return self._take_all(self.parts.connect(self.source))
+        except SourceError:
+            with self._writing():  # what is wrong with a source that has been changed since is of no interest
+                raise
+
+    def _take_all(self, connector: Connector | Discreet) -> JobState | None:
         for change in connector.changes(self.source.cursor):
             if isinstance(change, Checkpoint):
                 outcome = self._checkpoint(change)
@@ -275,8 +281,11 @@ def _is_under_way(job: Job, source: Source) -> bool:
     return bool(job.payload.get("listing") == source.listing)
 
 
-def _with_listing(connection: Connection, job: Job, listing: int) -> Job:
-    jobs.proceed(connection, job, progress=False, payload={**job.payload, "listing": listing})
+def _with_listing(connection: Connection, job: Job, source: Source, listing: int) -> Job:
+    """Deletions were confirmed of the source as it was then: of one that has been changed since they wait again."""
+    confirmed = bool(job.payload.get("confirm_deletions")) and job.payload.get("after") == source.listing
+    payload = {**job.payload, "confirm_deletions": confirmed, "listing": listing, "after": listing}
+    jobs.proceed(connection, job, progress=False, payload=payload, counters={})
     return jobs.get(connection, job.team_id, job.id)
 
 

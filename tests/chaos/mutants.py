@@ -118,7 +118,7 @@ def shared_listings(patch: pytest.MonkeyPatch) -> None:
 
 def no_turns(patch: pytest.MonkeyPatch) -> None:
     """Who starts a sync does not wait for others that start one of the same source."""
-    patch.setattr(jobs, "_TURN", select(source_table.c.id).where(source_table.c.id == bindparam("source")))
+    patch.setattr(jobs, "_TURN", select(source_table.c.listing).where(source_table.c.id == bindparam("source")))
 
 
 def bare_database_errors(patch: pytest.MonkeyPatch) -> None:

@@ -271,3 +271,88 @@ def test_a_sync_removes_nothing_once_its_source_is_paused(service: Service, fold
     assert len(seen(team, "anybody")[1]) == FILES
     team.manager.post(f"/v1/sources/{source}/resume")
     assert sync(team, source)["counters"]["deleted"] == 1
+
+
+def reconfigure(team: Team, source: str, root: Path, *exclude: str) -> None:
+    changed = team.admin.patch(f"/v1/sources/{source}", json={"config": {"root": str(root), "exclude": exclude}})
+    assert changed.status_code == 200, changed.text
+
+
+def test_a_sync_asked_for_after_a_change_reads_what_the_source_is_since(service: Service, folder: Path, at: At) -> None:
+    team = service.new_team()
+    source = make(team, folder)
+    asked = []
+
+    def change() -> None:
+        reconfigure(team, source, folder, "0.md")
+        asked.append(team.manager.post(f"/v1/sources/{source}/sync").json()["job_id"])
+
+    at(2, change)
+    sync(team, source)
+    job = team.manager.get(f"/v1/jobs/{asked[0]}").json()
+    assert (job["state"], job["counters"]["scanned"], job["counters"]["deleted"]) == ("succeeded", FILES - 1, 1)
+    assert "0.md" not in seen(team, "anybody")[1]
+
+
+def another_folder(folder: Path) -> Path:
+    other = folder.with_name("other")
+    other.mkdir()
+    for number in range(FILES):
+        (other / f"{number}.md").write_text(f"# Another {number}\n\nOther rules on parking.")
+    return other
+
+
+def test_a_source_changed_between_two_slices_is_listed_from_the_beginning(
+    service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    team, other = service.new_team(), another_folder(folder)
+    source = make(team, folder)
+    job = team.manager.post(f"/v1/sources/{source}/sync").json()["job_id"]
+    a_slice(team, job, 3, monkeypatch)
+    reconfigure(team, source, other)
+    assert sync(team, source)["id"] == job
+    listed = team.manager.get("/v1/documents").json()["data"]
+    assert sorted(row["uri"] for row in listed) == [(other / f"{number}.md").as_uri() for number in range(FILES)]
+
+
+def test_what_is_wrong_with_a_former_root_does_not_fail_a_sync(service: Service, folder: Path, at: At) -> None:
+    team, other = service.new_team(), another_folder(folder)
+    source = make(team, folder)
+
+    def move() -> None:
+        folder.rename(folder.with_name("gone"))
+        reconfigure(team, source, other)
+
+    at(2, move)
+    assert sync(team, source)["state"] == "succeeded"
+    assert team.manager.get(f"/v1/sources/{source}").json()["last_error"] is None
+
+
+def test_a_sync_that_only_waits_for_documents_of_the_former_source_is_not_on_its_way(
+    service: Service, folder: Path
+) -> None:
+    team = service.new_team()
+    source = make(team, folder)
+    first = team.manager.post(f"/v1/sources/{source}/sync").json()["job_id"]
+    service.runtime.runner.run(first)
+    assert team.manager.post(f"/v1/sources/{source}/sync").json()["job_id"] == first
+    reconfigure(team, source, folder, "0.md")
+    second = sync(team, source)
+    assert second["id"] != first
+    assert second["counters"]["deleted"] == 1
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_deletions_are_confirmed_of_the_source_as_it_was_then(
+    service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    team = service.new_team()
+    source = make(team, folder)
+    sync(team, source)
+    confirmed = team.manager.post(f"/v1/sources/{source}/sync", json={"confirm_deletions": True}).json()["job_id"]
+    if begun:
+        a_slice(team, confirmed, 2, monkeypatch)
+    reconfigure(team, source, folder, "1.md", "2.md", "3.md")
+    assert sync(team, source)["id"] == confirmed
+    assert team.manager.get(f"/v1/sources/{source}").json()["held_deletions"] == 3
+    assert len(seen(team, "anybody")[1]) == FILES
