@@ -39,6 +39,7 @@ class Syncer:
     connect: Callable[[Source], Connector | Discreet]
     doorbell: Doorbell
     stopping: threading.Event
+    max_bytes: int
     slice_s: float = 30.0
 
     def start(self, transaction: Transaction, source: Source, *, confirm_deletions: bool = False) -> str:
@@ -152,8 +153,9 @@ class _Slice:
         """Take in what has gathered; an item that cannot be read fails alone."""
         batch, self.pending = self.pending, {}
         while batch:
+            incoming = [_incoming(item, self.parts.max_bytes) for item in batch.values()]
             try:
-                self.parts.intake.accept(self.target, [_incoming(item) for item in batch.values()], also=self._tally)
+                self.parts.intake.accept(self.target, incoming, also=self._tally)
                 return
             except _UnreadableError as unreadable:
                 error = unreadable.error
@@ -289,10 +291,10 @@ def _with_listing(connection: Connection, job: Job, source: Source, listing: int
     return jobs.get(connection, job.team_id, job.id)
 
 
-def _incoming(item: Item) -> Incoming:
+def _incoming(item: Item, max_bytes: int) -> Incoming:
     def read() -> bytes:
         try:
-            return item.read()
+            return _within(max_bytes, item.read())
         except SkippableItemError as error:
             raise _UnreadableError(item.external_id, error) from error
 
@@ -307,3 +309,13 @@ def _incoming(item: Item) -> Incoming:
         acl=item.acl,
         version_tag=item.version_tag,
     )
+
+
+def _within(max_bytes: int, content: bytes) -> bytes:
+    if len(content) > max_bytes:
+        raise SkippableItemError(
+            f"It has {len(content):,} bytes, and the service takes documents of up to {max_bytes:,}. Split it, or "
+            "raise RAG_MAX_UPLOAD_BYTES.",
+            code="too_large",
+        )
+    return content

@@ -256,9 +256,9 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     credentials = Credentials(database, make_vault(settings, alone=settings.qdrant_url is None))
     courier = make_courier(settings, credentials, doorbell, stopping)
     connect = partial(make_connector, settings.source_root)
-    intake = Intake(database, blobs, doorbell)
-    removal = Removal(database, blobs, vectors, doorbell)
-    syncer = Syncer(database, intake, removal, _opener(credentials, connect), doorbell, stopping)
+    intake, removal = Intake(database, blobs, doorbell), Removal(database, blobs, vectors, doorbell)
+    opener, largest = _opener(credentials, connect), settings.max_upload_bytes
+    syncer = Syncer(database, intake, removal, opener, doorbell, stopping, largest)
     progress, calibration = ProgressBoard(database), Calibration(database, vectors, pipelines, doorbell)
     bell = BuildBell(doorbell)
     indexer = Indexer(database, blobs, vectors, sandbox.parse, pipelines, progress, calibration, bell.written)
