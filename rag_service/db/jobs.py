@@ -51,6 +51,8 @@ _HELD = and_(jobs.c.id == bindparam("held"), jobs.c.fence == bindparam("held_sin
 _IS_HELD = select(jobs.c.id).where(_HELD)
 _AS_HELD = select(jobs).where(_HELD)
 _SET = update(jobs).where(_HELD)
+# A sync that has listed everything waits for its documents, and is held by nobody.
+_SET_AT_WORK = _SET.where(jobs.c.listed.is_(False))
 _TURN = select(sources.c.listing).where(sources.c.id == bindparam("source")).with_for_update()
 
 
@@ -167,7 +169,7 @@ def renew(connection: Connection, held: Mapping[str, int], lease_s: float) -> No
     """Prolong the leases of jobs held, given as id -> fence."""
     until = utc_now() + timedelta(seconds=lease_s)
     for job_id, fence in held.items():
-        connection.execute(_SET, {"lease_until": until, **_holder(job_id, fence)})
+        connection.execute(_SET_AT_WORK, {"lease_until": until, **_holder(job_id, fence)})
 
 
 def is_held(connection: Connection, job: Job) -> bool:
@@ -228,7 +230,7 @@ def hand_back_all(connection: Connection, held: Mapping[str, int]) -> None:
     """Queue jobs again, given as id -> fence, without a word to anybody: their holder is going down."""
     values = {"state": JobState.QUEUED, "run_after": utc_now(), "rung_at": None, **_LET_GO}
     for job_id, fence in held.items():
-        connection.execute(_SET, {**values, **_holder(job_id, fence)})
+        connection.execute(_SET_AT_WORK, {**values, **_holder(job_id, fence)})
 
 
 def put_off(connection: Connection, job: Job, after_s: float) -> bool:

@@ -57,6 +57,16 @@ def test_an_expired_lease_passes_the_job_on_and_counts_a_worker_death(database: 
     assert (second.fence, second.worker_deaths, second.attempts) == (first.fence + 1, 1, 0)
 
 
+def test_a_sync_that_waits_for_its_documents_gets_no_lease_from_who_listed_it(database: Database) -> None:
+    sync = held(database, add(database, JobKind.SYNC))
+    with database.transaction() as transaction:
+        jobs.proceed(transaction.connection, sync, listed=True, lease_until=None)
+        jobs.renew(transaction.connection, {sync.id: sync.fence}, 60)
+        jobs.hand_back_all(transaction.connection, {sync.id: sync.fence})
+        waits = jobs.get(transaction.connection, TEAM, sync.id)
+    assert (waits.state, waits.lease_until) == (JobState.RUNNING, None)
+
+
 def test_a_holder_that_lost_its_lease_can_write_nothing_more(database: Database) -> None:
     job_id = add(database)
     zombie = held(database, job_id, lease_s=-1)
