@@ -29,6 +29,8 @@ from rag_service.types import DocumentFailure, JobKind, JobState, utc_now
 
 _BATCH = 50
 _COUNTER_OF = {"new": "new", "modified": "modified", "metadata_modified": "metadata_modified", "unchanged": "skipped"}
+# Counted again for what a listing that broke off comes across once more: they go on from the checkpoint.
+_OF_THE_LISTING = ("scanned", "failed")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ class _Slice:
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.counters = dict(self.job.counters)
+        noted = self.job.payload.get("at_checkpoint", self.job.counters)
+        self.counters = {**self.job.counters, **{name: noted.get(name, 0) for name in _OF_THE_LISTING}}
 
     @property
     def target(self) -> Target:
@@ -164,7 +167,8 @@ class _Slice:
 
     def _tally(self, connection: Connection, receipts: Sequence[Receipt]) -> None:
         for receipt in receipts:
-            self._count(_COUNTER_OF[receipt.change])
+            if receipt.change != "unchanged" or receipt.document.listing != self.target.listing:  # not counted yet
+                self._count(_COUNTER_OF[receipt.change])
         # A listing that breaks off at the same item every time accepts what comes before it again: no progress.
         progress = any(receipt.change != "unchanged" for receipt in receipts)
         jobs.proceed(connection, self.job, progress=progress, counters=self.counters)
@@ -173,7 +177,9 @@ class _Slice:
         self._flush()
         with self._writing() as transaction:
             connection = transaction.connection
-            values: dict[str, Any] = {"counters": self.counters}
+            noted = {name: self.counters[name] for name in _OF_THE_LISTING} if checkpoint.cursor else {}
+            payload = {**self.job.payload, "at_checkpoint": noted}
+            values: dict[str, Any] = {"counters": self.counters, "payload": payload}
             if checkpoint.total is not None:
                 values["total"] = checkpoint.total
             progress = checkpoint.complete or dict(checkpoint.cursor) != self.source.cursor
@@ -286,7 +292,7 @@ def _is_under_way(job: Job, source: Source) -> bool:
 def _with_listing(connection: Connection, job: Job, source: Source, listing: int) -> Job:
     """Deletions were confirmed of the source as it was then: of one that has been changed since they wait again."""
     confirmed = bool(job.payload.get("confirm_deletions")) and job.payload.get("after") == source.listing
-    payload = {**job.payload, "confirm_deletions": confirmed, "listing": listing, "after": listing}
+    payload = {**job.payload, "confirm_deletions": confirmed, "listing": listing, "after": listing, "at_checkpoint": {}}
     jobs.proceed(connection, job, progress=False, payload=payload, counters={})
     return jobs.get(connection, job.team_id, job.id)
 

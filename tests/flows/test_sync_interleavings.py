@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from rag_service.db import sources
 from rag_service.ingest import sync as syncing
 from tests.chaos.mutants import MUTANTS
 from tests.conftest import Service, Started, Team, settings_for
+from tests.flows.test_dead_letters import work_through
 
 At = Callable[[int, Callable[[], object]], None]
 AtTheEnd = Callable[[Callable[[], object]], None]
@@ -356,3 +359,27 @@ def test_deletions_are_confirmed_of_the_source_as_it_was_then(
     assert sync(team, source)["id"] == confirmed
     assert team.manager.get(f"/v1/sources/{source}").json()["held_deletions"] == 3
     assert len(seen(team, "anybody")[1]) == FILES
+
+
+def test_a_sync_that_breaks_off_counts_nothing_twice(
+    service: Service, folder: Path, at: At, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "ITEMS_PER_CHECKPOINT", 2)
+    team = service.new_team()
+    (folder / "0.md").write_text("x" * 1000)
+    source = make(team, folder, config={"root": str(folder), "max_file_bytes": 999})
+
+    def asleep() -> None:
+        raise OSError(errno.ESTALE, "the share sleeps")
+
+    def counted(*breaks: int) -> dict[str, int]:
+        for number in breaks:
+            at(number, asleep)
+        job = team.manager.post(f"/v1/sources/{source}/sync").json()["job_id"]
+        work_through(service)
+        counters = team.manager.get(f"/v1/jobs/{job}").json()["counters"]
+        return {name: number for name, number in counters.items() if number}
+
+    assert counted(3, 5) == {"scanned": 6, "failed": 1, "new": 5}
+    os.utime(folder / "5.md", (0, 0))
+    assert counted(5) == {"scanned": 6, "failed": 1, "skipped": 4, "metadata_modified": 1}
