@@ -27,7 +27,7 @@ from rag_service.db import Connection, Database, collections, inventory, sealed,
 from rag_service.db.documents import Document
 from rag_service.errors import Conflict, NotFound
 from rag_service.flushing import sync, sync_folder
-from rag_service.ingest.intake import bytes_of
+from rag_service.ingest.blob_names import bytes_of
 from rag_service.types import IndexVersion, utc_now
 from rag_service.vectors.base import VectorStore
 

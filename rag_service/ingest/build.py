@@ -21,8 +21,8 @@ from rag_service.db.fields import fields_of
 from rag_service.db.jobs import Job
 from rag_service.errors import NotFound, UnsupportedDocument
 from rag_service.ingest import notices
+from rag_service.ingest.blob_names import bytes_of, owner
 from rag_service.ingest.hold import SwitchingIndexError, may_purge
-from rag_service.ingest.intake import bytes_of, owner
 from rag_service.ingest.stages import Stages
 from rag_service.types import (
     Chunk,

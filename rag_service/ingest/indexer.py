@@ -22,10 +22,10 @@ from rag_service.db.engine import Transaction
 from rag_service.db.fields import fields_of
 from rag_service.db.jobs import Job
 from rag_service.errors import NotFound
+from rag_service.ingest.blob_names import owner
 from rag_service.ingest.build import Build, Parse
 from rag_service.ingest.calibration import Calibration
 from rag_service.ingest.hold import may_purge
-from rag_service.ingest.intake import owner
 from rag_service.ingest.progress import ProgressBoard
 from rag_service.ingest.stages import Stages
 from rag_service.pipelines import Pipelines

@@ -15,6 +15,7 @@ from rag_service.db.documents import Document
 from rag_service.db.engine import Transaction
 from rag_service.errors import Conflict, RetryableError
 from rag_service.ingest import audit_trail, notices
+from rag_service.ingest.blob_names import owner
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.reopening import reopened
 from rag_service.types import DocumentFailure, DocumentStatus, FromStage, JobKind, Metadata, new_id
@@ -89,8 +90,10 @@ class Intake:
         ListingOverError (its source wants nothing of this listing any more).
         """
         for _ in range(_ROUNDS):
-            drafts = [self._draft(target, item, row, on_conflict) for item, row in self._look_up(target, incoming)]
+            drafts, in_vain = list[_Draft](), True
             try:
+                for item, row in self._look_up(target, incoming):
+                    drafts.append(self._draft(target, item, row, on_conflict))
                 with self._database.transaction() as transaction:
                     now = _as_it_is_now(transaction.connection, target)
                     receipts = [self._write(transaction, now, draft) for draft in drafts]
@@ -99,9 +102,13 @@ class Intake:
                     audit_trail.taken_in(transaction, [draft.row for draft in drafts], receipts)
                     if also is not None:
                         also(transaction.connection, receipts)
+                    in_vain = False  # whether a commit that fails has failed is not known
                 return receipts
-            except _MovedOnError:
-                continue
+            except Exception as error:
+                if in_vain:
+                    self._forget(drafts)
+                if not isinstance(error, _MovedOnError):
+                    raise
         raise RetryableError("This document is being changed by others. Try again shortly.", code="busy")
 
     def _look_up(self, target: Target, incoming: Sequence[Incoming]) -> list[tuple[Incoming, Document | None]]:
@@ -130,6 +137,12 @@ class Intake:
         version = 1 if row is None else row.version + 1
         key = self._blobs.put(owner(document_id, version), content)
         return _Draft(item, row, _Content(document_id, digest, key, len(content)))
+
+    def _forget(self, drafts: Sequence[_Draft]) -> None:
+        """The next look makes other ids for new documents: nobody would ever purge the bytes that these have put."""
+        for draft in drafts:
+            if draft.row is None and draft.content is not None:
+                self._blobs.delete(owner(draft.content.document_id, 1))
 
     def _write(self, transaction: Transaction, target: Target, draft: _Draft) -> Receipt:
         row, content = draft.row, draft.content
@@ -346,18 +359,6 @@ def _as_it_is_now(connection: Connection, target: Target) -> Target:
     if target.source_id == documents.NO_SOURCE:
         return target
     return replace(target, default_acl=sources.being_listed(connection, target.source_id, target.listing).acl)
-
-
-def owner(document_id: str, version: int) -> str:
-    """Under which name the blobs of one version of one document are kept."""
-    return f"{document_id}.{version}"
-
-
-def bytes_of(document: Document, version: int) -> str:
-    """The key of the bytes of its newest version, or of the one that answers."""
-    if version == document.version:
-        return document.blob_key
-    return f"{owner(document.id, version)}/{document.indexed_hash}"
 
 
 def _same_content(row: Document, digest: str, item: Incoming) -> bool:

@@ -13,9 +13,9 @@ from rag_service.db.jobs import Job
 from rag_service.db.sources import Source
 from rag_service.errors import NotFound
 from rag_service.ingest import audit_trail, notices
+from rag_service.ingest.blob_names import owner
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.hold import may_purge
-from rag_service.ingest.intake import owner
 from rag_service.types import Collection, JobKind
 from rag_service.vectors.base import VectorStore
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from rag_service.db import chunks, documents
 from rag_service.db.documents import Document
 from rag_service.errors import RetryableError
 from rag_service.ingest import build
+from rag_service.ingest.intake import Intake
 from rag_service.types import utc_now
 from rag_service.vectors.base import VectorPoint
 from rag_service.vectors.edge import EdgeVectorStore
@@ -152,9 +154,35 @@ def test_nothing_is_left_of_a_version_that_was_purged_while_it_was_indexed(
     requeue(service, job)
     service.runtime.runner.run(job)
     service.work()
-    held = [path for path in (service.runtime.settings.data_dir / "blobs").rglob("*") if path.is_file()]
-    assert [path for path in held if canary.encode() in path.read_bytes()] == []
+    assert held_with(service, canary) == []
     assert disagreements(service, document_id) == []
+
+
+def test_bytes_of_a_new_document_are_kept_once_where_another_one_was_first(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    team, look_up, overtaken = service.new_team(), Intake._look_up, list[str]()
+
+    def late(self: Intake, *rest: Any) -> Any:
+        found = look_up(self, *rest)
+        if not overtaken:
+            overtaken.append("now")
+            upload(team, "Somebody else's.")
+        return found
+
+    monkeypatch.setattr(Intake, "_look_up", late)
+    document_id = upload(team, "A canary, late.")
+    (kept,) = held_with(service, "canary, late")
+    service.work()
+    team.manager.delete(f"/v1/documents/{document_id}").raise_for_status()
+    service.work()
+    assert not kept.exists()
+    assert held_with(service, "canary, late") == []
+
+
+def held_with(service: Service, words: str) -> list[Path]:
+    held = [path for path in (service.runtime.settings.data_dir / "blobs").rglob("*") if path.is_file()]
+    return [path for path in held if words.encode() in path.read_bytes()]
 
 
 def test_an_indexer_that_does_not_look_again_is_caught(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

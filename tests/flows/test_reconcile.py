@@ -15,8 +15,8 @@ from rag_service.db import collections, documents, jobs, operations
 from rag_service.db.documents import Document
 from rag_service.db.operations import OperationKind
 from rag_service.ingest import reconcile
+from rag_service.ingest.blob_names import owner
 from rag_service.ingest.hold import PutOffError
-from rag_service.ingest.intake import owner
 from rag_service.ingest.reconcile import Reconciler
 from rag_service.types import SparseVector
 from rag_service.vectors.base import VectorPoint

@@ -307,7 +307,7 @@ def test_what_a_cancelled_sync_left_undone_the_next_one_does(tmp_path: Path, fol
 
 def test_a_file_that_would_be_refused_as_an_upload_is_refused_in_a_source(tmp_path: Path, folder: Path) -> None:
     (folder / "manual.md").write_text("# Manual\n\n" + "The rules on everything. " * 100)
-    (folder / "short.md").write_text("x" * 1024)
+    (folder / "a-short.md").write_text("x" * 1024)
     with Started(settings_for(tmp_path / "narrow", max_upload_bytes=1024)) as service:
         team = service.new_team()
         job = sync(team, make(team, folder))
@@ -315,3 +315,5 @@ def test_a_file_that_would_be_refused_as_an_upload_is_refused_in_a_source(tmp_pa
         refused = team.manager.get("/v1/documents", params={"status": "failed"}).json()["data"]
         assert [(row["external_id"], row["error"]["code"]) for row in refused] == [("manual.md", "too_large")]
         assert "RAG_MAX_UPLOAD_BYTES" in refused[0]["error"]["message"]
+        kept = [path for path in (service.runtime.settings.data_dir / "blobs").rglob("*") if path.is_file()]
+        assert sum(b"x" * 1024 in path.read_bytes() for path in kept) == 1, "put again when the other was refused"
