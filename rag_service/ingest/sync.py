@@ -177,6 +177,8 @@ class _Slice:
         self._flush()
         with self._writing() as transaction:
             connection = transaction.connection
+            if self._canceled(connection):
+                return _Outcome(JobState.CANCELED)
             noted = {name: self.counters[name] for name in _OF_THE_LISTING} if checkpoint.cursor else {}
             payload = {**self.job.payload, "at_checkpoint": noted}
             values: dict[str, Any] = {"counters": self.counters, "payload": payload}
@@ -188,11 +190,8 @@ class _Slice:
             sources.change(connection, self.source.id, cursor=dict(checkpoint.cursor))
             if checkpoint.complete:
                 self._remove_unseen(transaction)
-        if self._canceled():
-            return _Outcome(JobState.CANCELED)
         if checkpoint.complete:
-            self._listed()
-            return _Outcome(None)
+            return self._listed()
         if time.monotonic() - self.began > self.parts.slice_s or self.parts.stopping.is_set():
             self.parts.doorbell.hand_back(self.job)
             return _Outcome(None)
@@ -205,9 +204,8 @@ class _Slice:
             self.source = sources.being_listed(transaction.connection, self.source.id, self.target.listing)
             yield transaction
 
-    def _canceled(self) -> bool:
-        with self.parts.database.read() as connection:
-            return jobs.get(connection, self.job.team_id, self.job.id).cancel_requested
+    def _canceled(self, connection: Connection) -> bool:
+        return jobs.get(connection, self.job.team_id, self.job.id).cancel_requested
 
     def _remove_unseen(self, transaction: Transaction) -> None:
         connection, source = transaction.connection, self.source
@@ -228,12 +226,15 @@ class _Slice:
         sources.change(connection, source.id, held_deletions=0)
         jobs.proceed(connection, self.job, counters=self.counters)
 
-    def _listed(self) -> None:
+    def _listed(self) -> _Outcome:
         with self.parts.database.transaction() as transaction:
             connection = transaction.connection
+            if self._canceled(connection):
+                return _Outcome(JobState.CANCELED)
             if jobs.proceed(connection, self.job, listed=True, lease_until=None):
                 sources.change(connection, self.source.id, last_success_at=utc_now(), last_error=None)
                 notices.settle(transaction, self.job.id)
+        return _Outcome(None)
 
     def _reject(self, external_id: str, code: str, message: str) -> None:
         self._count("failed")

@@ -276,6 +276,21 @@ def test_a_sync_removes_nothing_once_its_source_is_paused(service: Service, fold
     assert sync(team, source)["counters"]["deleted"] == 1
 
 
+def test_a_sync_removes_nothing_once_it_is_cancelled(service: Service, folder: Path, at_the_end: AtTheEnd) -> None:
+    team = service.new_team()
+    source = make(team, folder)
+    sync(team, source)
+    (folder / "0.md").unlink()
+
+    def cancel() -> None:
+        (running,) = team.manager.get("/v1/jobs", params={"kind": "sync", "state": "running"}).json()["data"]
+        team.manager.post(f"/v1/jobs/{running['id']}/cancel").raise_for_status()
+
+    at_the_end(cancel)
+    assert sync(team, source)["state"] == "canceled"
+    assert len(seen(team, "anybody")[1]) == FILES
+
+
 def reconfigure(team: Team, source: str, root: Path, *exclude: str) -> None:
     changed = team.admin.patch(f"/v1/sources/{source}", json={"config": {"root": str(root), "exclude": exclude}})
     assert changed.status_code == 200, changed.text
