@@ -154,9 +154,8 @@ class Terms:
         if len(parts) > 1 and (_NAME.search(word) or not _JOINED.search(word)):
             yield word.casefold()
         for part in parts:
-            folded = _small(part, stemmer)
-            if folded not in dropped:
-                yield self._stem(folded, stemmer) if stemmer else folded
+            read = [small for small in _small(part, stemmer) if small not in dropped]
+            yield from dict.fromkeys(self._stem(small, stemmer) if stemmer else small for small in read)
 
     def _parts(self, word: str) -> list[str]:
         humps = [word] if word.islower() or word.isupper() else _HUMP.split(word)
@@ -178,9 +177,13 @@ def _words(text: str) -> list[str]:
     return _TOKEN.findall(without_accents(text.encode("utf-8", "replace").decode()))
 
 
-def _small(part: str, stemmer: str) -> str:
-    """In small letters: I is the capital of ı in Turkish, whose endings go by such vowels. İ has become i before."""
-    return (part.replace("I", "ı") if stemmer == "turkish" else _plain(part)).casefold()
+def _small(part: str, stemmer: str) -> tuple[str, ...]:
+    """In small letters. I is the capital of ı in Turkish, whose endings go by such vowels, and of i in foreign words.
+
+    İ has become i before.
+    """
+    small = (part if stemmer == "turkish" else _plain(part)).casefold()
+    return (small, part.replace("I", "ı").casefold()) if stemmer == "turkish" and "I" in part else (small,)
 
 
 def _plain(form: str) -> str:

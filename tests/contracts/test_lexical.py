@@ -148,7 +148,14 @@ def test_equal_words_written_differently_are_one_term(language: Language, one: s
 @pytest.mark.parametrize("word", ["kızlar", "yıllarında", "kadınların", "sınırları", "internet", "izinler"])
 def test_a_turkish_word_in_capitals_is_reduced_as_in_small_letters(word: str) -> None:
     capitals = word.replace("i", "İ").upper()
-    assert query(Bm25Encoder(language="turkish"), word) == query(Bm25Encoder(language="turkish"), capitals)
+    assert meets("turkish", word, capitals)
+    assert shares("turkish", capitals, word)
+
+
+@pytest.mark.parametrize("word", ["API", "INVOICE", "Iphone"])
+def test_a_foreign_word_in_turkish_text_is_found_in_small_letters(word: str) -> None:
+    assert meets("turkish", word.lower(), f"{word} belgeleri")
+    assert shares("turkish", word, f"{word.lower()} belgeleri")
 
 
 def test_turkish_words_keep_their_vowels_until_they_are_reduced() -> None:
