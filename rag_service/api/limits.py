@@ -167,7 +167,8 @@ def is_form(headers: Headers) -> bool:
 
 
 def is_json(headers: Headers) -> bool:
-    return _kind(headers) == "application/json"
+    kind = _kind(headers)
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def _kind(headers: Headers) -> str:

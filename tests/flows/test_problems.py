@@ -82,6 +82,17 @@ def test_a_body_that_is_not_what_the_route_takes_is_told_what_to_send(team: Team
         assert problem(send(team.manager, wrong, path), 422)["detail"] == "Input should be a JSON object."
 
 
+@pytest.mark.parametrize(
+    "kind", ["application/json; charset=utf-8", "Application/JSON", "application/merge-patch+json"]
+)
+def test_every_kind_of_json_is_taken(team: Team, kind: str) -> None:
+    made = team.put("The rules.", metadata={"year": 2030})
+    changed = team.manager.patch(
+        f"/v1/documents/{made['id']}/metadata", content=b'{"year": null}', headers={"Content-Type": kind}
+    )
+    assert (changed.status_code, team.document(made["id"])["metadata"]) == (202, {})
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "9223372036854775808", "1" * 5000])
 @pytest.mark.parametrize(
     ("path", "body"),
