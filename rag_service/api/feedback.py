@@ -224,11 +224,17 @@ def delete_feedback(service: Service, caller: Manager, feedback_id: Id) -> None:
 
 
 def _resolved(connection: Connection, caller: Caller, wanted: FeedbackFilter) -> FeedbackFilter:
-    """The same with the collection's id. Raises NotFound for a collection or source that the team does not have."""
+    """The same with the collection's id. Raises NotFound for a collection or source that the team never had."""
     sources.check_known(connection, caller.team, wanted.source_id)
     if wanted.collection_id is None:
         return wanted
-    return replace(wanted, collection_id=collections.get(connection, caller.team, wanted.collection_id).id)
+    try:
+        return replace(wanted, collection_id=collections.get(connection, caller.team, wanted.collection_id).id)
+    except NotFound:
+        of_one_that_is_gone = FeedbackFilter(collection_id=wanted.collection_id)
+        if not feedback.page(connection, caller.team, of_one_that_is_gone, limit=1, after=None).data:
+            raise
+        return wanted
 
 
 def _made(connection: Connection, caller: Caller, trace: Trace, said: SaidIn) -> Feedback:

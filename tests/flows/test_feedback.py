@@ -356,6 +356,17 @@ def test_a_collection_or_source_that_is_none_is_told_instead_of_nothing_said(spo
             assert (answer.status_code, "There is no such" in answer.text) == (404, True), path
 
 
+def test_of_a_collection_that_is_gone_it_is_found_by_the_id_that_it_names(office: Team) -> None:
+    office.manager.post("/v1/collections", json={"name": "gone"}).raise_for_status()
+    office.put("Nobody needs this rule.", collection="gone", acl={"public": True})
+    office.drain()
+    said = give(office.manager, ask(office.manager, "a rule", collections=["gone"])["query_id"], rating="like")
+    office.manager.delete("/v1/collections/gone").raise_for_status()
+    office.drain()
+    assert [one["id"] for one in listed(office, collection=said["collection_id"])] == [said["id"]]
+    assert office.manager.get("/v1/feedback", params={"collection": "gone"}).status_code == 404
+
+
 def test_it_is_exported_as_json_lines_and_as_csv(spoken: Team) -> None:
     answer = spoken.manager.get("/v1/feedback/export")
     assert answer.headers["content-type"].startswith("application/x-ndjson")
