@@ -11,7 +11,7 @@ from rag_service.types import ParsedDocument
 
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?\n)?(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FRONT_TITLE = re.compile(r"^title[ \t]*:[ \t]*(\S.*)$", re.MULTILINE | re.IGNORECASE)
-_FRONT_LINE = re.compile(r"[ \t]*(#.*|- .*|[\w .\"'-]+:.*|[\]}].*)?\Z|[ \t]+\S.*\Z")
+_FRONT_LINE = re.compile(r"[ \t]*+(#.*|- .*|[\w .\"'-]+:.*|[\]}].*)?\Z|[ \t]+\S.*\Z")
 _FRONT_FIELD = re.compile(r"[a-z][\w.-]*[ \t]*:(?:[ \t]|\Z)")
 _FRONT_VALUE_OR_REMARK = re.compile(r"[ \t#\]}]|- |-?\Z")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")

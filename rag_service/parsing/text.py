@@ -19,8 +19,8 @@ _BYTE_ORDER_MARKS = (
 _SAMPLE_BYTES = 128 * 1024
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f\ufffd]")
 _MAX_CONTROL_SHARE = 0.05
-# Of what is not ASCII. Text of another encoding, read as UTF-8, is broken in half of it and more.
-_MAX_BROKEN_SHARE = 0.2
+# Of the bytes that are not ASCII. Text of another encoding, read as UTF-8, is broken in three quarters and more.
+_MAX_BROKEN_SHARE = 1 / 3
 
 CODE_TYPES = frozenset([
     "text/x-python", "text/x-javascript", "text/x-typescript", "text/x-java", "text/x-c", "text/x-c++",
@@ -68,7 +68,7 @@ def _decode(content: bytes, declared: str | None) -> str:
         if guess and (text := _strictly(content, guess)) is not None:
             return text
     text = content.decode("utf-8", "replace")
-    beyond_ascii = len(text) - len(text.encode("ascii", "ignore"))
+    beyond_ascii = len(content) - len(content.decode("ascii", "ignore"))
     if text.count("\ufffd") <= _MAX_BROKEN_SHARE * beyond_ascii:
         return text
     return content.decode(_probable_encoding(content), "replace")

@@ -6,7 +6,7 @@ import pytest
 
 from rag_service.errors import UnsupportedDocument
 from rag_service.parsing.json import Json, JsonLines
-from rag_service.parsing.markdown import Markdown, first_title
+from rag_service.parsing.markdown import Markdown, first_title, without_front_matter
 from rag_service.parsing.render import clean, fenced, heading, join_pages, list_item, paragraph, pipe_table
 from rag_service.parsing.table import SeparatedValues
 from rag_service.parsing.text import PlainText, SourceCode, decode
@@ -38,7 +38,9 @@ def test_a_declared_encoding_counts_where_utf8_fails() -> None:
     assert decode(b"caf\xe9", "no-such-encoding")
 
 
-@pytest.mark.parametrize("words", ["Die Müller-Straße ist für Fußgänger geöffnet. ", "员工每年有二十天假期。"])
+@pytest.mark.parametrize(
+    "words", ["Die Müller-Straße ist für Fußgänger geöffnet. ", "员工每年有二十天假期。", "It’s five "]
+)
 def test_a_stray_byte_costs_itself_alone(words: str) -> None:
     stray = "Köln".encode("latin-1")
     assert decode(words.encode() + stray + words.encode()) == f"{words}K\ufffdln{words}"
@@ -145,6 +147,11 @@ def test_a_broken_line_of_json_lines_is_named() -> None:
 
 def test_a_lone_surrogate_in_json_is_replaced() -> None:
     assert Json().parse(b'{"title": "\\ud800 x\\u0000"}', "a.json").title == "\ufffd x"
+
+
+@pytest.mark.timeout(20)
+def test_a_line_of_blanks_is_no_front_matter_and_takes_no_time() -> None:
+    assert without_front_matter("---\n" + " " * 1_000_000 + "x\n---\n")[1] is None
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
