@@ -43,7 +43,8 @@ def _document(message: Message) -> ParsedDocument:
     parts = list(_leaves(message))
     subject = _header(message, "Subject")
     fields = [f"{field}: {value}" for field in _SHOWN if (value := _header(message, field))]
-    names = [one_line(attached) for part in parts if (attached := _file_name(part))]
+    first = next(filter(_is_shown, parts), None)  # some programs name the body too
+    names = [one_line(name) for part in parts if part is not first and (name := _file_name(part))]
     body = _body(message, frozenset(parts))
     blocks = [
         heading(1, subject) if subject else "",
@@ -78,8 +79,16 @@ def _inside(part: Message) -> list[Message] | None:
     return [each for each in payload if isinstance(each, Message)]
 
 
+def _is_shown(part: Message) -> bool:
+    return part.get_content_type() in _SHOWN_TYPES and not _is_attached(part)
+
+
+def _is_attached(part: Message) -> bool:
+    return str(part.get("Content-Disposition", "")).lower().startswith("attachment")
+
+
 def _file_name(part: Message) -> str:
-    """The name of an attachment, '' for a part of the body."""
+    """The name of an attachment, '' for a part of the body that has none."""
     if part.get_content_type() == "message/rfc822":
         payload = part.get_payload()
         inner = payload[0] if isinstance(payload, list) and payload else None
@@ -88,10 +97,7 @@ def _file_name(part: Message) -> str:
         name = part.get_filename()
     except (LookupError, UnicodeError, ValueError):
         name = "unnamed"
-    attached = str(part.get("Content-Disposition", "")).lower().startswith("attachment")
-    if not attached and part.get_content_type() in _SHOWN_TYPES:
-        return ""  # some programs name the body too
-    return clean(name or "") or ("unnamed" if attached else "")
+    return clean(name or "") or ("unnamed" if _is_attached(part) else "")
 
 
 def _body(part: Message, leaves: Container[Message]) -> str:
@@ -100,12 +106,11 @@ def _body(part: Message, leaves: Container[Message]) -> str:
         inside.sort(key=lambda each: each.get_content_type() != "text/plain")
         return next(filter(None, (_body(each, leaves) for each in inside)), "")
     if inside is not None:
-        return join_blocks([_body(each, leaves) for each in inside])
-    kind = part.get_content_type()
-    if part not in leaves or kind not in _SHOWN_TYPES or _file_name(part):
+        return join_blocks(dict.fromkeys(_body(each, leaves) for each in inside))  # some say it as text and as HTML
+    if part not in leaves or not _is_shown(part):
         return ""
     words = _text(part).strip()
-    return to_markdown(words)[0] if words and kind == "text/html" else words
+    return to_markdown(words)[0] if words and part.get_content_type() == "text/html" else words
 
 
 def _text(part: Message) -> str:

@@ -74,6 +74,15 @@ def test_headers_are_decoded_and_attachments_only_named() -> None:
     assert "hidden words" not in text
 
 
+def test_text_that_is_shown_where_it_is_attached_is_read_and_named() -> None:
+    text = mail(
+        "Subject: Hi\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/plain\n\nbody\n"
+        "--b\nContent-Type: text/html\nContent-Disposition: inline; filename=report.html\n\n<p>Sales rose.</p>\n"
+        "--b\nContent-Type: text/html\n\n<p>body</p>\n--b--\n"
+    )
+    assert text == "# Hi\n\nbody\n\nSales rose.\n\nAttachments: report.html"
+
+
 @pytest.mark.parametrize(
     "source",
     [
