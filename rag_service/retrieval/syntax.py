@@ -30,7 +30,7 @@ _OPERATOR = re.compile(f"{_EXCLUDED}|{_QUOTED}")
 # Names that people copy: snake_case, dotted.names, paths, camelCase, codes such as CVE-2025-64712 or E1234.
 _IDENTIFIER = re.compile(
     r"(?<![\w.])(?:\w+_\w+|\w{2,}(?:\.\w{2,})+\w|\w+(?:::|->)\w+|(?=\w*[a-z][A-Z])[A-Za-z]\w{4,}"
-    r"|(?=[\w-]*\d)[A-Z]{2,}[\w-]*\d|[A-Z]\d{3,})(?!\w)",
+    r"|[A-Z]{2}[\w-]{0,60}\d|[A-Z]\d{3,})(?!\w)",  # no further: each hyphen may begin another
     re.ASCII,
 )
 _OPENING = "not_"

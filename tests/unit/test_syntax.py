@@ -176,6 +176,12 @@ def test_prose_names_nothing_exactly(query: str) -> None:
     assert not read(query).names_something
 
 
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("query", ["-" * 2**20 + "ab", "AB-" * 2**18, "A" * 2**20 + "1a"])
+def test_looking_for_names_takes_no_time(query: str) -> None:
+    assert not Question(query).names_something
+
+
 @given(st.text(max_size=60), st.sampled_from(["auto", "on", "off"]))
 def test_any_text_can_be_asked_and_never_becomes_empty(query: str, operators: str) -> None:
     question = read(query, operators)  # type: ignore[arg-type]  # sampled from the three names
