@@ -113,7 +113,9 @@ class EventRecord(BaseModel):
 
 
 async def _metadata_of(
-    request: Request, _: Annotated[str | None, Query(alias=f"{_METADATA}*", description="A value of this key.")] = None
+    # OpenAPI has no parameters with a part of their name left open: the route's description tells of them.
+    request: Request,
+    _: Annotated[str | None, Query(alias=f"{_METADATA}*", include_in_schema=False)] = None,
 ) -> dict[str, str]:
     """A dependency: the values by the keys that they are wanted of. Raises InvalidRequest."""
     wanted = {}
