@@ -299,7 +299,7 @@ def release(connection: Connection, source_id: str, acl: Acl) -> list[Document]:
 
     Deleted ones stay for their purge, and so does one whose external id an upload has. Raises Conflict.
     """
-    of_source = documents.c.source_id == source_id
+    of_source = and_(documents.c.source_id == source_id, documents.c.deleted_at.is_(None))
     newer = {"revision": documents.c.revision + 1}
     connection.execute(
         update(documents).where(of_source, documents.c.acl.is_(None)).values(acl=acl_to_json(acl), **newer)
@@ -307,7 +307,7 @@ def release(connection: Connection, source_id: str, acl: Acl) -> list[Document]:
     upload = documents.alias()
     same = and_(*(upload.c[name] == documents.c[name] for name in ("collection_id", "external_id")))
     taken = select(upload.c.id).where(same, upload.c.source_id == NO_SOURCE).exists()
-    ours = update(documents).where(of_source, documents.c.deleted_at.is_(None), ~taken)
+    ours = update(documents).where(of_source, ~taken)
     try:
         released = connection.execute(ours.values(source_id=NO_SOURCE, **newer).returning(*documents.c))
     except IntegrityError:

@@ -114,21 +114,26 @@ class Removal:
         for index in job.payload["indexes"]:
             self.vectors.drop(index)
         if job.document_id is not None:
-            with self.database.read() as connection:
-                document = documents.load(connection, job.document_id)
-            if document is not None and (document.is_deleted or job.version is not None):
-                self._purge(document, document.version if document.is_deleted else job.version or 0)
+            while not self._purge_one(job, job.document_id):
+                pass  # it has been changed meanwhile: it is still deleted, or has come back
             return
         while gone := self._next(job):
             for document in gone:
                 self._purge(document, document.version)
 
+    def _purge_one(self, job: Job, document_id: str) -> bool:
+        with self.database.read() as connection:
+            document = documents.load(connection, document_id)
+        if document is None or not (document.is_deleted or job.version is not None):
+            return True
+        return self._purge(document, document.version if document.is_deleted else job.version or 0)
+
     def _next(self, job: Job) -> list[Document]:
         with self.database.read() as connection:
             return documents.unpurged(connection, job.source_id, job.payload["collection_id"], _SLICE)
 
-    def _purge(self, document: Document, version: int) -> None:
-        """Erase the document's versions up to `version`."""
+    def _purge(self, document: Document, version: int) -> bool:
+        """Erase the document's versions up to `version`. False when it was changed meanwhile: look again."""
         may_purge(self.database)
         with self.database.read() as connection:
             indexes = collections.all_indexes(connection, document.collection_id)
@@ -140,8 +145,7 @@ class Removal:
             self.blobs.delete(owner(document.id, old))
         with self.database.transaction() as transaction:
             chunks.forget(transaction.connection, document.id, up_to=version)
-            if document.is_deleted:
-                documents.mark_purged(transaction.connection, document)
+            return not document.is_deleted or documents.mark_purged(transaction.connection, document)
 
 
 def _remove(transaction: Transaction, source: Source) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from rag_service.cli.documents import _next_step
+from rag_service.db import documents
+from rag_service.vectors.edge import EdgeVectorStore
 from tests.conftest import Service, Started, Team, settings_for
 from tests.flows.test_sources import make
 
@@ -82,6 +84,43 @@ def test_a_deletion_that_was_on_its_way_is_carried_out(service: Service, team: T
     blobs = (service.runtime.settings.data_dir / "blobs").rglob("*")
     assert not [path for path in blobs if path.is_file() and b"on parking" in path.read_bytes()]
     assert of(team, external_id="parking.md") == []
+
+
+def test_a_deletion_that_runs_meanwhile_leaves_nothing_but_ids_and_times(
+    service: Service, team: Team, source: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (document,) = of(team, external_id="parking.md")
+    purge, left = EdgeVectorStore.delete, [1]
+
+    def meanwhile(self: EdgeVectorStore, *arguments: Any, **more: Any) -> None:
+        if left:
+            left.pop()
+            keep(team, source)
+            with service.runtime.database.transaction() as transaction:  # and anything else that changes the row
+                row = documents.load(transaction.connection, document["id"])
+                assert row is not None
+                documents.change(transaction.connection, row, {"title": "Changed"})
+        purge(self, *arguments, **more)
+
+    monkeypatch.setattr(EdgeVectorStore, "delete", meanwhile)
+    team.manager.delete(f"/v1/documents/{document['id']}").raise_for_status()
+    service.work()
+    assert_is_bare(service, document["id"])
+
+
+def test_a_tombstone_gets_no_readers(service: Service, team: Team, source: dict[str, Any]) -> None:
+    (document,) = of(team, external_id="parking.md")
+    (Path(source["config"]["root"]) / "parking.md").rename(Path(source["config"]["root"]) / "lunch.md")
+    sync(team, source)
+    keep(team, source)
+    assert_is_bare(service, document["id"])
+
+
+def assert_is_bare(service: Service, document_id: str) -> None:
+    with service.runtime.database.read() as connection:
+        row = documents.load(connection, document_id)
+    assert row is not None
+    assert (row.title, row.acl, row.content_hash, row.blob_key) == ("", None, "", "")
 
 
 def test_one_whose_id_an_upload_has_says_that_its_source_is_gone(
