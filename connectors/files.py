@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from connectors.base import Change, Check, Checkpoint, Cursor, Failure, Item, Upsert
-from connectors.errors import FatalSourceError, RetryableSourceError, SkippableItemError
+from connectors.errors import FatalSourceError, SkippableItemError
 from connectors.folders import Root
 from connectors.globs import compile_globs
 
@@ -150,20 +150,21 @@ class FilesConnector:
         return Check(items=len(seen), sample=tuple(_printable(path) for path in seen[:5]))
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:
-        """Yield the whole listing, or after {"after": path} the rest of it.
+        """Yield the whole listing, or after {"after": path, "root": its identity} the rest of it.
 
         Raises FatalSourceError or RetryableSourceError when any folder cannot be listed.
         """
+        root = (cursor or {}).get("root") or self._root.identity()
+        self._demand_same(root)
         after, total = self._position(cursor)
-        root = self._root.identity()
-        yield Checkpoint({"after": after, "total": total}, total=total)
+        yield Checkpoint({"after": after, "total": total, "root": root}, total=total)
         for count, entry in enumerate(self._walk(after), start=1):
             yield self._change(entry)
             if _is_text(entry.path):
                 after = entry.path
             if count % ITEMS_PER_CHECKPOINT == 0:
                 self._demand_same(root)
-                yield Checkpoint({"after": after, "total": total}, total=total)
+                yield Checkpoint({"after": after, "total": total, "root": root}, total=total)
         self._demand_same(root)
         self._list("")  # raises when nothing is left
         yield Checkpoint({}, complete=True, total=total)
@@ -177,13 +178,16 @@ class FilesConnector:
             total if isinstance(total, int) else sum(1 for _ in self._walk("")),
         )
 
-    def _demand_same(self, root: tuple[int, int]) -> None:
-        """Folders of a share that is gone are missing like deleted ones: nothing behind that may be kept as listed."""
+    def _demand_same(self, root: list[int]) -> None:
+        """Folders of a share that is gone are missing like deleted ones: nothing behind that may be kept as listed.
+
+        Not tried again by itself: the rest of the listing would be that of the other folder.
+        """
         if self._root.identity() != root:
-            raise RetryableSourceError(
+            raise FatalSourceError(
                 f"The folder {str(self._config.root)!r} became another one while it was listed, as when a share is "
-                "unmounted. Mount it again; the sync is tried again.",
-                code="folder_unavailable",
+                "unmounted. Mount it again, then sync.",
+                code="folder_replaced",
             )
 
     # --- listing --------------------------------------------------------------------------

@@ -57,11 +57,14 @@ class Root:
         except OSError as error:
             raise _unlistable(folder or str(self.path), error) from error
 
-    def identity(self) -> tuple[int, int]:
-        """Tells it from another folder at the same path, such as the one a share was mounted over. Raises as `scan`."""
+    def identity(self) -> list[int]:
+        """Device and number: tells it from another folder at the same path, such as the one a share was mounted over.
+
+        Raises as `scan`.
+        """
         with self._folder("") as here:
             status = os.fstat(here)
-        return status.st_dev, status.st_ino
+        return [status.st_dev, status.st_ino]
 
     def read(self, path: str, limit: int) -> bytes:
         """The first `limit` bytes of a regular file.

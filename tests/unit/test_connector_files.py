@@ -511,7 +511,7 @@ class TestFolders:
         assert [change.item.external_id for change in [first, *rest] if isinstance(change, Upsert)] == ["a.md", "d.md"]
 
     @pytest.mark.parametrize(
-        ("left", "code"), [(None, "root_empty"), ("another", "folder_unavailable"), ("none", "root_missing")]
+        ("left", "code"), [(None, "root_empty"), ("another", "folder_replaced"), ("none", "root_missing")]
     )
     @pytest.mark.parametrize("listed", [1, 150, 250])
     def test_a_share_that_goes_during_the_listing_has_deleted_nothing(
@@ -529,6 +529,15 @@ class TestFolders:
         assert caught.value.code == code
         assert len(kept) == 1 + listed // 100
         assert not any(checkpoint.complete for checkpoint in kept)
+
+    def test_a_listing_does_not_go_on_in_another_folder(self, root: Path) -> None:
+        write(root, *(f"{n:03}.md" for n in range(150)))
+        listed = [change for change in make(root).changes(None) if isinstance(change, Checkpoint)]
+        assert len(list(items(make(root), listed[1].cursor))) == 50
+        share_goes(root, "another")
+        with pytest.raises(FatalSourceError) as caught:
+            list(make(root).changes(listed[1].cursor))
+        assert caught.value.code == "folder_replaced"
 
     def test_descriptors_are_given_back(self, root: Path) -> None:
         write(root, "a.md", "b/c/d.md")
