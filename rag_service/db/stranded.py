@@ -26,6 +26,13 @@ _IS_CARRIED = (
 _STRANDED = and_(
     documents.c.id.in_(bindparam("among", expanding=True)), documents.c.status.not_in(_ENDED), ~_IS_CARRIED
 )
+# A statement of its own: the next one sees the jobs that were queued by whoever held these rows.
+_HOLD = (
+    select(documents.c.id)
+    .where(documents.c.id.in_(bindparam("among", expanding=True)))
+    .order_by(documents.c.id)
+    .with_for_update()
+)
 _ANSWERS = documents.c.indexed_version == documents.c.version
 
 
@@ -41,6 +48,7 @@ def end(connection: Connection, document_ids: Sequence[str], failure: DocumentFa
     failed: list[str] = []
     for start in range(0, len(document_ids), _AT_ONCE):
         among = document_ids[start : start + _AT_ONCE]
+        connection.execute(_HOLD, {"among": among})
         _end(connection, ready, among, {"kind": "canceled", "detail": {}})
         failed += _end(connection, gave_up, among, {"kind": "failed", "detail": why})
     return failed

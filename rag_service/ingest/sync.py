@@ -20,7 +20,7 @@ from rag_service.db.engine import Transaction
 from rag_service.db.jobs import Job
 from rag_service.db.sources import ListingOverError, Source
 from rag_service.errors import NotFound
-from rag_service.ingest import audit_trail, notices
+from rag_service.ingest import audit_trail, cancellation, notices
 from rag_service.ingest.discretion import Discreet
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.intake import Incoming, Intake, Receipt, Target
@@ -67,6 +67,12 @@ class Syncer:
 
     def run(self, job: Job) -> JobState | None:
         """Run one slice. Returns how the job ended, or None when it goes on (next slice, or waiting for documents)."""
+        try:
+            return self._run(job)
+        except _TakenOverError:
+            return None
+
+    def _run(self, job: Job) -> JobState | None:
         with self.database.transaction() as transaction:
             source = self._source(transaction.connection, job)
             if source is None or source.paused:
@@ -74,9 +80,7 @@ class Syncer:
             if not _is_under_way(job, source):
                 if jobs.open_sync(transaction.connection, source.id) != job.id:
                     return JobState.CANCELED
-                listing = sources.begin_listing(transaction.connection, source.id)
-                job = _with_listing(transaction.connection, job, source, listing)
-                source = sources.get(transaction.connection, source.team_id, source.id)
+                job, source = _begun(transaction.connection, job, source)
         return _Slice(self, job, source).run()
 
     def _source(self, connection: Connection, job: Job) -> Source | None:
@@ -134,8 +138,7 @@ class _Slice:
                 if len(self.pending) >= _BATCH:
                     self._flush()
         self._flush()
-        self._listed()
-        return None
+        return self._listed().state
 
     def _take(self, change: Change) -> None:
         if isinstance(change, Upsert):
@@ -177,8 +180,6 @@ class _Slice:
         self._flush()
         with self._writing() as transaction:
             connection = transaction.connection
-            if self._canceled(connection):
-                return _Outcome(JobState.CANCELED)
             noted = {name: self.counters[name] for name in _OF_THE_LISTING} if checkpoint.cursor else {}
             payload = {**self.job.payload, "at_checkpoint": noted}
             values: dict[str, Any] = {"counters": self.counters, "payload": payload}
@@ -187,6 +188,8 @@ class _Slice:
             progress = checkpoint.complete or dict(checkpoint.cursor) != self.source.cursor
             if not jobs.proceed(connection, self.job, progress=progress, **values):
                 return _Outcome(None)  # another worker has taken over
+            if self._is_canceled(transaction):
+                return _Outcome(JobState.CANCELED)
             sources.change(connection, self.source.id, cursor=dict(checkpoint.cursor))
             if checkpoint.complete:
                 self._remove_unseen(transaction)
@@ -204,8 +207,12 @@ class _Slice:
             self.source = sources.being_listed(transaction.connection, self.source.id, self.target.listing)
             yield transaction
 
-    def _canceled(self, connection: Connection) -> bool:
-        return jobs.get(connection, self.job.team_id, self.job.id).cancel_requested
+    def _is_canceled(self, transaction: Transaction) -> bool:
+        """To be asked once the job's row is written to: whoever cancels it from there on waits for the commit."""
+        if not jobs.get(transaction.connection, self.job.team_id, self.job.id).cancel_requested:
+            return False
+        cancellation.cancel(transaction, self.job.team_id, self.job.id)  # also what was taken in since
+        return True
 
     def _remove_unseen(self, transaction: Transaction) -> None:
         connection, source = transaction.connection, self.source
@@ -229,11 +236,13 @@ class _Slice:
     def _listed(self) -> _Outcome:
         with self.parts.database.transaction() as transaction:
             connection = transaction.connection
-            if self._canceled(connection):
+            if not jobs.proceed(connection, self.job, counters=self.counters):
+                return _Outcome(None)
+            if self._is_canceled(transaction):
                 return _Outcome(JobState.CANCELED)
-            if jobs.proceed(connection, self.job, listed=True, lease_until=None):
-                sources.change(connection, self.source.id, last_success_at=utc_now(), last_error=None)
-                notices.settle(transaction, self.job.id)
+            jobs.proceed(connection, self.job, listed=True, lease_until=None)
+            sources.change(connection, self.source.id, last_success_at=utc_now(), last_error=None)
+            notices.settle(transaction, self.job.id)
         return _Outcome(None)
 
     def _reject(self, external_id: str, code: str, message: str) -> None:
@@ -278,6 +287,10 @@ class _Outcome:
 _GO_ON = _Outcome(JobState.RUNNING)
 
 
+class _TakenOverError(Exception):
+    """Another worker holds the job."""
+
+
 class _UnreadableError(Exception):
     def __init__(self, external_id: str, error: SkippableItemError) -> None:
         super().__init__(external_id)
@@ -290,12 +303,17 @@ def _is_under_way(job: Job, source: Source) -> bool:
     return bool(job.payload.get("listing") == source.listing)
 
 
-def _with_listing(connection: Connection, job: Job, source: Source, listing: int) -> Job:
-    """Deletions were confirmed of the source as it was then: of one that has been changed since they wait again."""
+def _begun(connection: Connection, job: Job, source: Source) -> tuple[Job, Source]:
+    """Both with a listing that begins. Raises _TakenOverError, and nothing of this was.
+
+    Deletions were confirmed of the source as it was then: of one that has been changed since they wait again.
+    """
+    listing = sources.begin_listing(connection, source.id)
     confirmed = bool(job.payload.get("confirm_deletions")) and job.payload.get("after") == source.listing
     payload = {**job.payload, "confirm_deletions": confirmed, "listing": listing, "after": listing, "at_checkpoint": {}}
-    jobs.proceed(connection, job, progress=False, payload=payload, counters={})
-    return jobs.get(connection, job.team_id, job.id)
+    if not jobs.proceed(connection, job, progress=False, payload=payload, counters={}):
+        raise _TakenOverError
+    return jobs.get(connection, job.team_id, job.id), sources.get(connection, source.team_id, source.id)
 
 
 def _incoming(item: Item, max_bytes: int) -> Incoming:

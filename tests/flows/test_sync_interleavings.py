@@ -13,7 +13,7 @@ import pytest
 from connectors import files, folders
 from connectors.base import Change, Checkpoint, Cursor
 from connectors.files import FilesConnector
-from rag_service.db import sources
+from rag_service.db import jobs, sources
 from rag_service.ingest import sync as syncing
 from tests.chaos.mutants import MUTANTS
 from tests.conftest import Service, Started, Team, settings_for
@@ -289,6 +289,64 @@ def test_a_sync_removes_nothing_once_it_is_cancelled(service: Service, folder: P
     at_the_end(cancel)
     assert sync(team, source)["state"] == "canceled"
     assert len(seen(team, "anybody")[1]) == FILES
+
+
+def test_what_a_sync_takes_in_once_it_is_cancelled_is_cancelled_too(service: Service, folder: Path, at: At) -> None:
+    team = service.new_team()
+    source = make(team, folder)
+
+    def cancel() -> None:
+        (running,) = team.manager.get("/v1/jobs", params={"kind": "sync", "state": "running"}).json()["data"]
+        team.manager.post(f"/v1/jobs/{running['id']}/cancel").raise_for_status()
+
+    at(2, cancel)
+    assert sync(team, source)["state"] == "canceled"
+    taken_in = team.manager.get("/v1/documents", params={"source": source}).json()["data"]
+    assert {(row["status"], row["error"]["code"]) for row in taken_in} == {("failed", "canceled")}
+    assert sync(team, source)["state"] == "succeeded"
+    assert len(seen(team, "anybody")[1]) == FILES
+
+
+def test_a_sync_that_failed_for_a_share_that_went_does_not_go_on_without_it(
+    service: Service, folder: Path, at: At
+) -> None:
+    team = service.new_team()
+    (folder / "z").mkdir()
+    (folder / "z" / "9.md").write_text("# Nine")
+    source = make(team, folder)
+    sync(team, source)
+    for file in folder.glob("*.md"):
+        os.utime(file, (1e9, 1e9))
+    away = folder.with_name("away")
+
+    def unmount() -> None:
+        folder.rename(away)
+        folder.mkdir()
+        (folder / ".keep").touch()
+
+    at(5, unmount)
+    job = sync(team, source)
+    work_through(service)
+    assert (job["state"], job["error"]["code"]) == ("failed", "folder_replaced")
+    assert len(seen(team, "anybody")[1]) == FILES + 1
+    (folder / ".keep").unlink()
+    folder.rmdir()
+    away.rename(folder)
+    assert sync(team, source)["counters"]["deleted"] == 0
+
+
+def test_a_worker_that_wakes_once_another_has_listed_everything_leaves_it_so(service: Service, folder: Path) -> None:
+    team = service.new_team()
+    source = make(team, folder)
+    job_id = team.manager.post(f"/v1/sources/{source}/sync").json()["job_id"]
+    with service.runtime.database.transaction() as transaction:
+        stale = jobs.claim(transaction.connection, job_id, -1.0)  # and falls silent at once
+    assert stale is not None
+    service.runtime.runner.run(job_id)
+    assert service.runtime.syncer.run(stale) is None
+    service.work()
+    job = team.manager.get(f"/v1/jobs/{job_id}").json()
+    assert (job["state"], job["counters"]["new"]) == ("succeeded", FILES)
 
 
 def reconfigure(team: Team, source: str, root: Path, *exclude: str) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rag_service.db import sources
-from rag_service.ingest.intake import Intake
+from rag_service.db import documents, sources, stranded
+from rag_service.ingest.intake import Incoming, Intake, Target
 from tests.chaos.mutants import MUTANTS
 from tests.conftest import Service, Started, Team, settings_for
-from tests.flows.test_sync_interleavings import FILES, folder, make, seen
+from tests.flows.test_sync_interleavings import FILES, AtTheEnd, at_the_end, folder, make, seen, sync
 
 servers = pytest.importorskip("tests.distributed.servers", reason="there is no Postgres to start here")
-__all__ = ["folder"]
+__all__ = ["at_the_end", "folder"]
 
 # Long enough for what nothing holds up.
 _A_MOMENT_S = 1.0
@@ -82,3 +83,53 @@ def test_starting_syncs_without_turns_is_caught(
     MUTANTS["no_turns"](monkeypatch)
     first, second = asked_for_twice_at_once(service.new_team(), folder)
     assert first != second
+
+
+def test_a_sync_whose_cancellation_is_on_its_way_removes_nothing(
+    service: Service, folder: Path, at_the_end: AtTheEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    team = service.new_team()
+    source = make(team, folder)
+    sync(team, source)
+    (folder / "0.md").unlink()
+    begun, end = threading.Event(), stranded.end
+
+    def slowly(*arguments: Any) -> list[str]:
+        """As with many documents."""
+        begun.set()
+        time.sleep(_A_MOMENT_S)
+        return end(*arguments)
+
+    def cancel() -> None:
+        (running,) = team.manager.get("/v1/jobs", params={"kind": "sync", "state": "running"}).json()["data"]
+        team.manager.post(f"/v1/jobs/{running['id']}/cancel").raise_for_status()
+
+    other = threading.Thread(target=cancel)
+
+    def begin() -> None:
+        other.start()
+        assert begun.wait(10)
+
+    monkeypatch.setattr(stranded, "end", slowly)
+    at_the_end(begin)
+    job = sync(team, source)
+    other.join()
+    assert (job["state"], job["counters"].get("deleted", 0)) == ("canceled", 0)
+    assert len(seen(team, "anybody")[1]) == FILES
+
+
+def test_a_version_that_is_on_its_way_is_not_cancelled_with_the_one_before(service: Service) -> None:
+    team, others = service.new_team(), list[threading.Thread]()
+    made = team.put("The rules on leave.", external_id="leave")
+
+    def meanwhile(*_: Any) -> None:
+        others.append(threading.Thread(target=team.manager.post, args=(f"/v1/jobs/{made['job_id']}/cancel",)))
+        others[0].start()
+        time.sleep(_A_MOMENT_S)
+
+    with service.runtime.database.read() as connection:
+        place = documents.get(connection, team.id, made["id"]).collection_id
+    newer = Incoming("leave", read=lambda: b"New rules on leave.", media_type="text/markdown")
+    service.runtime.intake.accept(Target(team.id, place), [newer], also=meanwhile)
+    others[0].join()
+    assert (team.document(made["id"])["status"], team.document(made["id"])["error"]) == ("accepted", None)
