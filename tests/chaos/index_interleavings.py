@@ -192,10 +192,10 @@ def removal_from_the_active_one_only(patch: pytest.MonkeyPatch) -> None:
 
     purge = Removal._purge
 
-    def purging(removal: Removal, *arguments: Any) -> None:
+    def purging(removal: Removal, *arguments: Any) -> bool:
         with pytest.MonkeyPatch.context() as inside:
             inside.setattr(collections, "all_indexes", active_only)
-            purge(removal, *arguments)
+            return purge(removal, *arguments)
 
     patch.setattr(Removal, "_purge", purging)
 

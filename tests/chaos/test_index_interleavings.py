@@ -12,7 +12,7 @@ from tests.chaos.report import seed_of
 
 @pytest.mark.slow
 def test_index_versions_agree_with_the_catalogue_whatever_comes_between(tmp_path: Path) -> None:
-    report = interleave(tmp_path, seed_of(11), examples=14)
+    report = interleave(tmp_path, seed_of(2), examples=14)
     print(report)  # noqa: T201 - the seed of a run that failed
     assert report.wrong == ()
     assert {"builds", "promotions", "rollbacks", "cancels", "kills", "intrusions"} <= report.numbers.keys()
