@@ -21,7 +21,7 @@ from rag_service.types import DocumentEvent, DocumentFailure, DocumentStatus, Me
 
 NO_SOURCE = ""
 _ENDED = (DocumentStatus.READY, DocumentStatus.FAILED, DocumentStatus.DELETED)
-_UNDER_WAY = tuple(status for status in DocumentStatus if status not in _ENDED)
+UNDER_WAY = tuple(status for status in DocumentStatus if status not in _ENDED)
 UNKNOWN = "There is no such document in this team."
 
 
@@ -209,7 +209,7 @@ def page(
 
 def show_progress(connection: Connection, document_id: str, version: int, status: DocumentStatus) -> None:
     """Note how far a version is; of no effect when it has ended or the document has moved on."""
-    mine = (documents.c.id == document_id) & (documents.c.version == version) & documents.c.status.in_(_UNDER_WAY)
+    mine = (documents.c.id == document_id) & (documents.c.version == version) & documents.c.status.in_(UNDER_WAY)
     connection.execute(update(documents).where(mine).values(status=status))
 
 

@@ -353,12 +353,6 @@ def cancel_waiting_syncs(connection: Connection, source_id: str) -> list[Job]:
     return [job_of(row) for row in connection.execute(ended.returning(*jobs.c))]
 
 
-def is_open(connection: Connection, document_id: str, version: int) -> bool:
-    """Whether a job that is to index this version of the document is not over yet."""
-    mine = and_(jobs.c.document_id == document_id, jobs.c.version == version, jobs.c.kind == JobKind.INDEX)
-    return connection.execute(select(jobs.c.id).where(mine, jobs.c.state.in_(_OPEN)).limit(1)).first() is not None
-
-
 def count_open(connection: Connection, team_id: str | None = None) -> int:
     query = select(func.count()).where(jobs.c.state.in_(_OPEN))
     if team_id is not None:

@@ -8,11 +8,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Update, and_, bindparam, insert, null, select, update
 
+from rag_service.db.documents import UNDER_WAY
 from rag_service.db.tables import document_events, documents, jobs
 from rag_service.types import DocumentFailure, DocumentStatus, JobKind, JobState, new_id, utc_now
 
 _AT_ONCE = 500
-_ENDED = (DocumentStatus.READY, DocumentStatus.FAILED, DocumentStatus.DELETED)
 _IS_CARRIED = (
     select(jobs.c.id)
     .where(
@@ -24,8 +24,9 @@ _IS_CARRIED = (
     .exists()
 )
 _STRANDED = and_(
-    documents.c.id.in_(bindparam("among", expanding=True)), documents.c.status.not_in(_ENDED), ~_IS_CARRIED
+    documents.c.id.in_(bindparam("among", expanding=True)), documents.c.status.in_(UNDER_WAY), ~_IS_CARRIED
 )
+_WHICH = select(documents.c.id).where(_STRANDED)
 # A statement of its own: the next one sees the jobs that were queued by whoever held these rows.
 _HOLD = (
     select(documents.c.id)
@@ -34,6 +35,10 @@ _HOLD = (
     .with_for_update()
 )
 _ANSWERS = documents.c.indexed_version == documents.c.version
+
+
+def is_one(connection: Connection, document_id: str) -> bool:
+    return connection.execute(_WHICH, {"among": [document_id]}).first() is not None
 
 
 def end(connection: Connection, document_ids: Sequence[str], failure: DocumentFailure) -> list[str]:

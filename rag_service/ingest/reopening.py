@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rag_service.db import Connection, jobs
-from rag_service.db.documents import Document
+from rag_service.db import Connection, stranded
+from rag_service.db.documents import UNDER_WAY, Document
 from rag_service.types import DocumentStatus
-
-_ENDED = (DocumentStatus.READY, DocumentStatus.FAILED, DocumentStatus.DELETED)
 
 
 def reopened(connection: Connection, row: Document, *, by_hand: bool) -> Mapping[str, Any]:
@@ -18,8 +16,8 @@ def reopened(connection: Connection, row: Document, *, by_hand: bool) -> Mapping
     A person tries anything again; what happens by itself tries only what may succeed unchanged.
     """
     failed = row.status == DocumentStatus.FAILED and (by_hand or (row.error is not None and row.error.retryable))
-    stranded = row.status not in _ENDED and not jobs.is_open(connection, row.id, row.version)
-    return fresh(row) if failed or stranded else {}
+    is_stranded = row.status in UNDER_WAY and stranded.is_one(connection, row.id)
+    return fresh(row) if failed or is_stranded else {}
 
 
 def fresh(row: Document, *, again: bool = False) -> Mapping[str, Any]:
