@@ -51,6 +51,9 @@ SNOWBALL: tuple[str, ...] = get_args(Language)[4:]
 # Devanagari to Sinhala, dandas left out: their vowel signs are no word characters to `re`.
 INDIC = "\u0900-\u0963\u0966-\u0dff"
 
+# Thai to Khmer, without the blanks between words that others have.
+SOUTH_EAST = "\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff"
+
 # Raised whenever equal texts get other terms than before: what is stored is then encoded again at the next start.
 _ANALYSIS = 3
 

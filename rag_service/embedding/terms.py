@@ -15,16 +15,15 @@ from threading import Lock
 
 import Stemmer
 
-from rag_service.embedding.languages import FUNCTION_WORDS, INDIC, SNOWBALL, Language, without_accents
+from rag_service.embedding.languages import FUNCTION_WORDS, INDIC, SNOWBALL, SOUTH_EAST, Language, without_accents
 
 # Scripts that put no blanks between words (Thai to Khmer, Han, Kana), and Hangul, whose words carry their particles.
-_SOUTH_EAST = "\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff"
 _EAST = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
-_LETTERS = rf"(?:[^\W_{_SOUTH_EAST}{_EAST}]|[{INDIC}])+"
+_LETTERS = rf"(?:[^\W_{SOUTH_EAST}{_EAST}]|[{INDIC}])+"
 # Words, with what joins the parts of an identifier, a number or a code: snake_case, a.b.c, CVE-2024-1234.
-_TOKEN = re.compile(rf"[{_SOUTH_EAST}]+|[{_EAST}]+|{_LETTERS}(?:[._-]{_LETTERS})*")
+_TOKEN = re.compile(rf"[{SOUTH_EAST}]+|[{_EAST}]+|{_LETTERS}(?:[._-]{_LETTERS})*")
 _ASCII_TOKEN = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")  # the same for most texts, in half the time
-_UNSPACED = re.compile(f"[{_SOUTH_EAST}{_EAST}]")
+_UNSPACED = re.compile(f"[{SOUTH_EAST}{_EAST}]")
 _SYLLABLE = re.compile(f"[{_EAST}]")
 _JOINED = re.compile("[._-]")
 # getUserName, userID and HTTPServer, but neither mRNA nor iPhone.

@@ -10,13 +10,12 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from rag_service.embedding.languages import INDIC, without_accents
+from rag_service.embedding.languages import INDIC, SOUTH_EAST, without_accents
 from rag_service.types import ConfirmedChunk
 
 _QUOTED = r'"(?P<straight>[^"]+)"|[“„](?P<curly>[^“”„]+)[”“]|«(?P<angled>[^«»]+)»'
-_SOUTH_EAST = "\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff"
 _EAST = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_UNSPACED = _SOUTH_EAST + _EAST
+_UNSPACED = SOUTH_EAST + _EAST
 _LETTER = rf"[^\W_{_UNSPACED}]"
 # `_` joins the parts of a name; at the edge of a word it is Markdown.
 _WORD = re.compile(rf"[{_UNSPACED}]|{_LETTER}++(?:(?:[{INDIC}]|_++(?={_LETTER})){_LETTER}*+)*+")
@@ -36,7 +35,7 @@ _IDENTIFIER = re.compile(
 _OPENING = "not_"
 _LONGEST_SEARCH = 12  # words beside the operators
 # What a word is about as long as, where no blanks show it: two characters of Han and Kana, four of Thai to Khmer.
-_COUNTED = re.compile(rf"[{_EAST}]{{1,2}}|[{_SOUTH_EAST}]{{1,4}}|[^\W{_UNSPACED}][^\s{_UNSPACED}]*")
+_COUNTED = re.compile(rf"[{_EAST}]{{1,2}}|[{SOUTH_EAST}]{{1,4}}|[^\W{_UNSPACED}][^\s{_UNSPACED}]*")
 
 
 @dataclass(frozen=True, slots=True)
