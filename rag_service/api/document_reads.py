@@ -6,8 +6,10 @@ own identity may read. A key that queries sees only what it may read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -19,9 +21,10 @@ from rag_service.api.schemas import METADATA_KEY, AclModel, After, Failure, Id, 
 from rag_service.api.strict import StrictRoute
 from rag_service.db import Connection, chunks, collections, documents, sources
 from rag_service.db.documents import Document, DocumentFilter
+from rag_service.db.sources import Source
 from rag_service.errors import Conflict, InvalidRequest, NotFound
 from rag_service.ingest.cancellation import CANCELED
-from rag_service.types import Chunk, DocumentEvent, DocumentFailure, DocumentStatus
+from rag_service.types import Chunk, Collection, DocumentEvent, DocumentFailure, DocumentStatus
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"], route_class=StrictRoute)
 
@@ -213,11 +216,14 @@ def _visible(connection: Connection, caller: Caller, document_id: str) -> Docume
 
 def _record(connection: Connection, caller: Caller, document: Document, names: dict[str, str | None]) -> DocumentRecord:
     shows_acl = "ingest" in caller.scopes and document.acl is not None
-    error = document.error
+    error, team = document.error, document.team_id
+    source = None
+    if error and document.source_id:
+        source = _name(names, document.source_id, partial(sources.get, connection, team))
     return DocumentRecord(
         id=document.id,
         external_id=document.external_id,
-        collection=_collection_name(connection, document, names),
+        collection=_name(names, document.collection_id, partial(collections.get, connection, team)),
         source_id=document.source_id or None,
         title=document.title,
         uri=document.uri,
@@ -231,7 +237,7 @@ def _record(connection: Connection, caller: Caller, document: Document, names: d
         size_bytes=document.size_bytes,
         content_hash=document.content_hash,
         error=error and Failure.of(asdict(error)),
-        how_to_retry=error and _how_to_retry(document, error, _has_source(connection, document, names)),
+        how_to_retry=error and _how_to_retry(document, error, source),
         created_at=document.created_at,
         updated_at=document.updated_at,
         searchable_at=document.searchable_at,
@@ -239,8 +245,8 @@ def _record(connection: Connection, caller: Caller, document: Document, names: d
     )
 
 
-def _how_to_retry(document: Document, error: DocumentFailure, has_source: bool) -> str:
-    if document.source_id and not has_source:
+def _how_to_retry(document: Document, error: DocumentFailure, source: str | None) -> str:
+    if document.source_id and source is None:
         again = f"Its source is gone: DELETE /v1/documents/{document.id} and POST its content to /v1/documents"
     elif document.source_id:
         sync = f"POST /v1/sources/{document.source_id}/sync"
@@ -253,23 +259,11 @@ def _how_to_retry(document: Document, error: DocumentFailure, has_source: bool) 
     return f"{again}; an administrator retries it as it is with POST /v1/admin/dead-letters:retry {letter}."
 
 
-def _has_source(connection: Connection, document: Document, names: dict[str, str | None]) -> bool:
-    """False for an upload, and for what stayed when its source was deleted."""
-    key = document.source_id
-    if key and key not in names:
-        try:
-            names[key] = sources.get(connection, document.team_id, key).name
-        except NotFound:
-            names[key] = None
-    return names.get(key) is not None
-
-
-def _collection_name(connection: Connection, document: Document, names: dict[str, str | None]) -> str | None:
-    """None when the collection went before its documents' tombstones."""
-    key = document.collection_id
+def _name(names: dict[str, str | None], key: str, get: Callable[[str], Collection | Source]) -> str | None:
+    """Of a collection or source, looked up once; None when it went before its documents or their tombstones."""
     if key not in names:
         try:
-            names[key] = collections.get(connection, document.team_id, key).name
+            names[key] = get(key).name
         except NotFound:
             names[key] = None
     return names[key]
