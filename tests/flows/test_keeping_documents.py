@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,12 @@ import pytest
 from rag_service.cli.documents import _next_step
 from rag_service.db import documents
 from rag_service.vectors.edge import EdgeVectorStore
-from tests.conftest import Service, Started, Team, settings_for
+from tests.conftest import Service, Team
+from tests.flows.test_interleavings import held_with
 from tests.flows.test_sources import make
+from tests.flows.test_trying_again import LONG, service, sync
 
-LONG = "# Parking\n\n" + "The rules on parking. " * 20
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with Started(settings_for(tmp_path / "data"), worker=False) as started:
-        yield started
+__all__ = ["service"]
 
 
 @pytest.fixture
@@ -31,13 +26,6 @@ def source(service: Service, team: Team, tmp_path: Path) -> dict[str, Any]:
     made = make(team, root, acl={"users": ["ada"]}, deletion_protection={"max_percent": 100})
     sync(team, made)
     return made
-
-
-def sync(team: Team, source: dict[str, Any], **config: Any) -> None:
-    at = f"/v1/sources/{source['id']}"
-    team.admin.patch(at, json={"config": {**source["config"], **config}}).raise_for_status()
-    team.manager.post(f"{at}/sync").raise_for_status()
-    team.service.work()
 
 
 def keep(team: Team, source: dict[str, Any]) -> None:
@@ -81,8 +69,7 @@ def test_a_deletion_that_was_on_its_way_is_carried_out(service: Service, team: T
     service.runtime.runner.run(team.manager.post(f"/v1/sources/{source['id']}/sync").json()["job_id"])
     assert of(team, status="deleted")
     keep(team, source)
-    blobs = (service.runtime.settings.data_dir / "blobs").rglob("*")
-    assert not [path for path in blobs if path.is_file() and b"on parking" in path.read_bytes()]
+    assert held_with(service, "on parking") == []
     assert of(team, external_id="parking.md") == []
 
 

@@ -276,17 +276,19 @@ def test_a_sync_removes_nothing_once_its_source_is_paused(service: Service, fold
     assert sync(team, source)["counters"]["deleted"] == 1
 
 
+def cancel_sync(team: Team) -> None:
+    """The one that runs."""
+    (running,) = team.manager.get("/v1/jobs", params={"kind": "sync", "state": "running"}).json()["data"]
+    team.manager.post(f"/v1/jobs/{running['id']}/cancel").raise_for_status()
+
+
 def test_a_sync_removes_nothing_once_it_is_cancelled(service: Service, folder: Path, at_the_end: AtTheEnd) -> None:
     team = service.new_team()
     source = make(team, folder)
     sync(team, source)
     (folder / "0.md").unlink()
 
-    def cancel() -> None:
-        (running,) = team.manager.get("/v1/jobs", params={"kind": "sync", "state": "running"}).json()["data"]
-        team.manager.post(f"/v1/jobs/{running['id']}/cancel").raise_for_status()
-
-    at_the_end(cancel)
+    at_the_end(lambda: cancel_sync(team))
     assert sync(team, source)["state"] == "canceled"
     assert len(seen(team, "anybody")[1]) == FILES
 
@@ -295,11 +297,7 @@ def test_what_a_sync_takes_in_once_it_is_cancelled_is_cancelled_too(service: Ser
     team = service.new_team()
     source = make(team, folder)
 
-    def cancel() -> None:
-        (running,) = team.manager.get("/v1/jobs", params={"kind": "sync", "state": "running"}).json()["data"]
-        team.manager.post(f"/v1/jobs/{running['id']}/cancel").raise_for_status()
-
-    at(2, cancel)
+    at(2, lambda: cancel_sync(team))
     assert sync(team, source)["state"] == "canceled"
     taken_in = team.manager.get("/v1/documents", params={"source": source}).json()["data"]
     assert {(row["status"], row["error"]["code"]) for row in taken_in} == {("failed", "canceled")}

@@ -14,7 +14,7 @@ from rag_service.db import documents, sources, stranded
 from rag_service.ingest.intake import Incoming, Intake, Target
 from tests.chaos.mutants import MUTANTS
 from tests.conftest import Service, Started, Team, settings_for
-from tests.flows.test_sync_interleavings import FILES, AtTheEnd, at_the_end, folder, make, seen, sync
+from tests.flows.test_sync_interleavings import FILES, AtTheEnd, at_the_end, cancel_sync, folder, make, seen, sync
 
 servers = pytest.importorskip("tests.distributed.servers", reason="there is no Postgres to start here")
 __all__ = ["at_the_end", "folder"]
@@ -100,11 +100,7 @@ def test_a_sync_whose_cancellation_is_on_its_way_removes_nothing(
         time.sleep(_A_MOMENT_S)
         return end(*arguments)
 
-    def cancel() -> None:
-        (running,) = team.manager.get("/v1/jobs", params={"kind": "sync", "state": "running"}).json()["data"]
-        team.manager.post(f"/v1/jobs/{running['id']}/cancel").raise_for_status()
-
-    other = threading.Thread(target=cancel)
+    other = threading.Thread(target=cancel_sync, args=(team,))
 
     def begin() -> None:
         other.start()
