@@ -27,6 +27,7 @@ from rag_service.ingest.build_bell import BuildBell
 from rag_service.ingest.build_pace import Pace
 from rag_service.ingest.hold import may_purge
 from rag_service.ingest.indexer import Indexer
+from rag_service.ingest.precedence import Precedence
 from rag_service.ingest.stages import Stages
 from rag_service.types import DocumentFailure, IndexState, JobKind, JobState, utc_now
 from rag_service.vectors.base import VectorStore
@@ -50,6 +51,7 @@ class Builder:
     indexer: Indexer
     bell: BuildBell
     stopping: threading.Event
+    precedence: Precedence
     slice_s: float = 20.0
     every_s: float = EVERY_S
     _next_look: float = field(default=0.0, init=False)
@@ -158,7 +160,7 @@ class Builder:
 
     def _build(self, job: Job | None, build: Build, document: Document) -> None:
         """A document that cannot be built is noted, and does not stop the others."""
-        stages = Stages(JobKind.BUILD)
+        stages = Stages(JobKind.BUILD, self.precedence.give_way)
         try:
             self.indexer.build(document.id, build.index, stages)
         except NotFound as error:

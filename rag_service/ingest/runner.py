@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 
 from connectors.errors import RetryableSourceError, SourceError
 from rag_service.db import Database, Transaction, builds, documents, jobs, ringing, sources
@@ -95,8 +95,8 @@ class Runner:
     # Set when this process is going down: work stops at the next safe point and is handed back.
     stopping: threading.Event
     # Who holds the jobs that run here, as their history names it.
-    worker: str = ""
-    precedence: Precedence = field(default_factory=Precedence)
+    worker: str
+    precedence: Precedence
 
     def run(self, job_id: str) -> None:
         """Run one job if it is due and nobody has it. Never raises for the job's own failure: that is recorded.

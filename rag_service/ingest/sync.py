@@ -24,6 +24,7 @@ from rag_service.ingest import audit_trail, cancellation, notices
 from rag_service.ingest.discretion import Discreet
 from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.intake import Incoming, Intake, Receipt, Target
+from rag_service.ingest.precedence import Precedence
 from rag_service.ingest.removal import Removal
 from rag_service.types import DocumentFailure, JobKind, JobState, utc_now
 
@@ -41,6 +42,7 @@ class Syncer:
     connect: Callable[[Source], Connector | Discreet]
     doorbell: Doorbell
     stopping: threading.Event
+    precedence: Precedence
     max_bytes: int
     slice_s: float = 30.0
 
@@ -157,6 +159,7 @@ class _Slice:
 
     def _flush(self) -> None:
         """Take in what has gathered; an item that cannot be read fails alone."""
+        self.parts.precedence.give_way()
         batch, self.pending = self.pending, {}
         while batch:
             incoming = [_incoming(item, self.parts.max_bytes) for item in batch.values()]

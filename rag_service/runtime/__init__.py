@@ -32,6 +32,7 @@ from rag_service.ingest.doorbell import Doorbell
 from rag_service.ingest.drift import Drift
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.intake import Intake
+from rag_service.ingest.precedence import Precedence
 from rag_service.ingest.progress import ProgressBoard
 from rag_service.ingest.reindex import Reindex
 from rag_service.ingest.removal import Removal
@@ -252,22 +253,22 @@ def build(settings: Settings, role: Role = "api") -> Runtime:
     sandbox = _sandbox(settings)
     pipelines = make_pipelines(settings, models := Models(settings, embedder))
     doorbell = _doorbell(settings, database, broker)
-    stopping = threading.Event()
+    stopping, precedence = threading.Event(), Precedence()
     credentials = Credentials(database, make_vault(settings, alone=settings.qdrant_url is None))
     courier = make_courier(settings, credentials, doorbell, stopping)
     connect = partial(make_connector, settings.source_root)
     intake, removal = Intake(database, blobs, doorbell), Removal(database, blobs, vectors, doorbell)
     opener, largest = _opener(credentials, connect), settings.max_upload_bytes
-    syncer = Syncer(database, intake, removal, opener, doorbell, stopping, largest)
-    progress, calibration = ProgressBoard(database), Calibration(database, vectors, pipelines, doorbell)
+    syncer = Syncer(database, intake, removal, opener, doorbell, stopping, precedence, largest)
+    progress, calibration = ProgressBoard(database), Calibration(database, vectors, pipelines, doorbell, precedence)
     bell = BuildBell(doorbell)
     indexer = Indexer(database, blobs, vectors, sandbox.parse, pipelines, progress, calibration, bell.written)
     retriever = _retriever(settings, database, vectors, pipelines, blobs)
-    indexes = _indexes(settings, indexer, bell, retriever, stopping)
+    indexes = _indexes(settings, indexer, bell, retriever, stopping, precedence=precedence)
     probing = make_probing(settings, database, retriever, doorbell, role=role, pipelines=pipelines, default=embedder)
     leases = Leases(database, settings.lease_s)
     work = indexer, syncer, removal, calibration, indexes.builder, _reindex(settings, indexer, syncer)
-    runner = Runner(database, leases, *work, doorbell, courier.run, probing.prober.run, stopping, _worker())
+    runner = Runner(database, leases, *work, doorbell, courier.run, probing.prober.run, stopping, _worker(), precedence)
     return Runtime(
         settings=settings,
         database=database,
@@ -316,10 +317,17 @@ def _doorbell(settings: Settings, database: Database, broker: Broker) -> Doorbel
 
 
 def _indexes(
-    settings: Settings, indexer: Indexer, bell: BuildBell, retriever: Retriever, stopping: threading.Event
+    settings: Settings,
+    indexer: Indexer,
+    bell: BuildBell,
+    retriever: Retriever,
+    stopping: threading.Event,
+    *,
+    precedence: Precedence,
 ) -> Indexes:
     judge, length = make_judge(indexer.database, retriever), _average_length(settings)
-    return make_indexes(indexer, bell, judge, stopping, average_length=length, soak_s=settings.soak_s)
+    given = indexer, bell, judge, stopping
+    return make_indexes(*given, precedence=precedence, average_length=length, soak_s=settings.soak_s)
 
 
 def _average_length(settings: Settings) -> float:

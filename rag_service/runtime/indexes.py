@@ -9,6 +9,7 @@ from rag_service.ingest.build_bell import BuildBell
 from rag_service.ingest.builder import Builder
 from rag_service.ingest.indexer import Indexer
 from rag_service.ingest.planning import Planner
+from rag_service.ingest.precedence import Precedence
 from rag_service.ingest.promotion import Promotion
 from rag_service.ingest.versions import Judge, Versions
 
@@ -24,10 +25,17 @@ class Indexes:
 
 
 def make_indexes(
-    indexer: Indexer, bell: BuildBell, judge: Judge, stopping: threading.Event, *, average_length: float, soak_s: float
+    indexer: Indexer,
+    bell: BuildBell,
+    judge: Judge,
+    stopping: threading.Event,
+    *,
+    precedence: Precedence,
+    average_length: float,
+    soak_s: float,
 ) -> Indexes:
     database, vectors = indexer.database, indexer.vectors
-    builder = Builder(database, vectors, indexer, bell, stopping)
+    builder = Builder(database, vectors, indexer, bell, stopping, precedence)
     versions = Versions(database, vectors, indexer.pipelines, bell, judge, average_length)
     return Indexes(
         builder=builder,
