@@ -121,10 +121,12 @@ def change(connection: Connection, index: str, states: Several[IndexState], **va
 
 
 def to_look_at(connection: Connection) -> list[Build]:
-    """Those that a builder may have to do something for: not answering, not paused, not gone."""
-    coming = and_(IS_LIVE, index_versions.c.state != IndexState.ACTIVE, index_versions.c.paused.is_(False))
-    going = and_(index_versions.c.state.in_(_OVER), index_versions.c.retired_at.is_(None))
-    return [_build(row) for row in connection.execute(_ALL.where(or_(coming, going)).order_by(index_versions.c.id))]
+    """Neither answering nor gone, nor paused before their time is over: a builder may have something to do for them."""
+    row = index_versions.c
+    coming = and_(IS_LIVE, row.state != IndexState.ACTIVE, row.paused.is_(False))
+    due = and_(row.state == IndexState.SOAKING, row.retire_at <= utc_now())
+    going = and_(row.state.in_(_OVER), row.retired_at.is_(None))
+    return [_build(one) for one in connection.execute(_ALL.where(or_(coming, due, going)).order_by(row.id))]
 
 
 def is_at_work(connection: Connection, index: str) -> bool:
@@ -211,11 +213,12 @@ def forget_some(connection: Connection, index: str, limit: int) -> int:
 
 
 def give_up(connection: Connection, index: str, error: Mapping[str, Any]) -> None:
-    """Its job is a dead letter. What may pass is waited for until somebody resumes it; else the build has failed."""
-    if error.get("retryable"):
+    """Its job is a dead letter. What may pass is waited for until somebody resumes it; else the build has failed.
+
+    One that was built already is not thrown away for what it cannot be brought up to: it waits too.
+    """
+    if error.get("retryable") or not change(connection, index, UNDER_WAY, state=IndexState.FAILED, error=dict(error)):
         change(connection, index, WRITTEN_TO, paused=True, error=dict(error))
-    else:
-        change(connection, index, UNDER_WAY, state=IndexState.FAILED, error=dict(error))
 
 
 def resume(connection: Connection, index: str) -> bool:

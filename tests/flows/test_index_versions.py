@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -371,6 +372,29 @@ def test_whoever_decides_on_a_build_answers_its_letter(filled: Team, given_up: V
     filled.service.work()
 
 
+def test_one_that_is_built_and_cannot_be_brought_up_to_date_waits_with_the_reason_for_somebody(
+    service: Service, filled: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = built(service, filled)
+    with monkeypatch.context() as broken:
+        missing = fail(ConfigError("There is no such model."))
+        broken.setattr(Indexer, "build", lambda *_: missing())
+        filled.put("Entirely new words, about zeppelins.", external_id="new")
+        service.work()
+        for _ in range(3):
+            service.runtime.indexes.builder.look()
+            service.work()
+    stopped = look(filled, made["id"])
+    assert (stopped["state"], stopped["paused"]) == ("ready", True)
+    assert stopped["error"]["message"] == "There is no such model."
+    assert len(letters(filled)) == 1
+    ask(filled, made["id"], "resume")
+    service.work()
+    ready = look(filled, made["id"])
+    assert (ready["state"], ready["paused"], ready["error"]) == ("ready", False, None)
+    assert letters(filled) == []
+
+
 def test_a_build_that_failed_for_good_is_not_retried(
     service: Service, filled: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -620,6 +644,23 @@ def test_one_that_was_left_is_dropped_when_its_time_is_over(tmp_path: Path) -> N
         assert ask(team, made["id"], "rollback", expect=409)["code"] == "nothing_to_go_to"
         audited = team.admin.get("/v1/admin/audit", params={"action": "index_version.retired"}).json()["data"]
         assert [entry["target"] for entry in audited] == [former["id"]]
+
+
+def test_one_that_was_left_and_paused_is_dropped_when_its_time_is_over(tmp_path: Path) -> None:
+    with Started(settings_for(tmp_path, soak_s=1.0), worker=False) as service:
+        team = service.new_team()
+        team.put(text_of(1), external_id="d1")
+        service.work()
+        former, made = active(team), built(service, team)
+        ask(team, made["id"], "promote")
+        ask(team, former["id"], "pause")
+        service.runtime.indexes.builder.look()
+        service.work()
+        assert look(team, former["id"])["state"] == "soaking"
+        time.sleep(1.0)
+        service.runtime.indexes.builder.look()
+        service.work()
+        assert look(team, former["id"])["state"] == "retired"
 
 
 def test_a_build_whose_job_was_lost_is_taken_up_again(service: Service, filled: Team) -> None:
